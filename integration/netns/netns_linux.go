@@ -1,0 +1,144 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Run runs this program again inside, with args and with env added to the
+// environment, and returns its exit code once it has ended. Root is not
+// needed where the system lets users have namespaces. SIGINT, SIGTERM, SIGHUP
+// and SIGQUIT are passed on.
+func Run(args, env []string) (code int, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Args[0] = os.Args[0]
+	cmd.Env = append(append(os.Environ(), marker+"=1"), env...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+
+	// Ours until the end: the terminal sends a Ctrl-C to both.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the death signal is sent when this thread ends
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return 0, fmt.Errorf("netns: no namespaces of our own: %w (root, or a system that lets users have them: sysctl kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0)", err)
+	}
+	for {
+		select {
+		case s := <-signals:
+			cmd.Process.Signal(s)
+		case err := <-ended:
+			if _, exited := errors.AsType[*exec.ExitError](err); err != nil && !exited {
+				return 0, err
+			}
+			if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
+				return 128 + int(status.Signal()), nil
+			}
+			return cmd.ProcessState.ExitCode(), nil
+		}
+	}
+}
+
+// Enter finishes, inside, what Run began: it must be called before anything
+// else. The loopback interface comes up, /proc shows the processes inside, and
+// names are looked up in /etc/hosts alone.
+func Enter() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("netns: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("netns: %w", err)
+	}
+	if others, err := net.Interfaces(); err != nil || len(others) != 1 {
+		return fmt.Errorf("netns: %d interfaces where there should be one (%v)", len(others), err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("netns: keep mounts to ourselves: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("netns: mount /proc: %w", err)
+	}
+	return maskResolvers()
+}
+
+// maskResolvers hides the host's resolvers, which are reached through Unix
+// sockets and therefore through any network namespace: they would look up the
+// names that a torrent client starts its DHT from.
+func maskResolvers() error {
+	if err := unix.Mount("tmpfs", "/run", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=16m"); err != nil {
+		return fmt.Errorf("netns: hide /run: %w", err)
+	}
+	for file, content := range map[string]string{
+		"/etc/nsswitch.conf": "hosts: files\n",
+		"/etc/resolv.conf":   "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+	} {
+		if err := os.WriteFile("/run/masked", []byte(content), 0o644); err != nil {
+			return fmt.Errorf("netns: %w", err)
+		}
+		// Where the file is missing, or led into /run, there is nothing to hide.
+		err := unix.Mount("/run/masked", file, "", unix.MS_BIND, "")
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("netns: replace %s: %w", file, err)
+		}
+		if err := os.Remove("/run/masked"); err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("netns: %w", err)
+		}
+	}
+	return nil
+}
+
+func tests(m interface{ Run() int }, prepare func() ([]string, error)) int {
+	if Inside() {
+		if err := Enter(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}
+	var env []string
+	if prepare != nil {
+		var err error
+		if env, err = prepare(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	code, err := Run(os.Args[1:], env)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
