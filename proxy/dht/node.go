@@ -1,0 +1,304 @@
+package dht
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"crypto/subtle"
+
+	"github.com/anacrolix/torrent/bencode"
+	"github.com/shoal-p2p/shoal/proxy/swarm"
+)
+
+// Node answers one client. It has no clock, no sockets and no goroutines, and
+// is not safe for concurrent use.
+type Node struct {
+	cfg    Config
+	swarms map[swarm.Hash]*entry
+	newest []time.Time // when the last MaxNew new swarms were asked for, oldest first
+}
+
+// entry is an info-hash that the client asked for.
+type entry struct {
+	used     time.Time // last query
+	asked    time.Time // the Ask that is not answered yet; zero: none
+	answered time.Time
+	peers    []netip.AddrPort
+	waiting  []waiter
+	told     time.Time // last Announced
+	last     Announced
+}
+
+// waiter is a get_peers that an Answer will reply to.
+type waiter struct {
+	client, to netip.AddrPort
+	txn        string
+	want       want
+}
+
+// want is which nodes a query looks for (BEP 32).
+type want struct{ four, six bool }
+
+// NewNode returns a Node.
+func NewNode(cfg Config) *Node {
+	if len(cfg.Nodes) == 0 {
+		cfg.Nodes = DefaultNodes
+	}
+	cfg.Nodes = cfg.Nodes[:min(len(cfg.Nodes), MaxNodes)]
+	if cfg.Rule == nil {
+		cfg.Rule = func(swarm.Hash) Rule { return New }
+	}
+	return &Node{cfg: cfg, swarms: make(map[swarm.Hash]*entry)}
+}
+
+// Handle reads packet b that client sent to the node at to. It doesn't keep b.
+func (n *Node) Handle(b []byte, client, to netip.AddrPort, now time.Time) Effects {
+	q, err := parse(b)
+	if err != nil {
+		return Effects{Refused: err}
+	}
+	if q.Kind != "q" {
+		return Effects{} // an answer to Greet
+	}
+	c := call{n, q.Txn, client, to, now}
+	a, err := q.arguments()
+	if err != nil {
+		return c.fail(codeProtocol, err.Error())
+	}
+	switch q.Method {
+	case "ping":
+		return c.reply(result{})
+	case "find_node":
+		if len(a.Target) != 20 {
+			return c.fail(codeProtocol, "target is not 20 bytes")
+		}
+		return c.reply(n.nodes(c.want(a)))
+	case "get_peers", "announce_peer":
+		if len(a.InfoHash) != 20 {
+			return c.fail(codeProtocol, "info_hash is not 20 bytes")
+		}
+		h := swarm.Hash([]byte(a.InfoHash))
+		if q.Method == "get_peers" {
+			return c.getPeers(h, c.want(a))
+		}
+		return c.announce(h, a)
+	}
+	// Storage (BEP 44) and sampling (BEP 51) among them.
+	return c.fail(codeMethod, "method unknown")
+}
+
+// Answer gives the peers of h, stand-ins, best first, and returns the replies
+// that waited for them. No peers is an answer too.
+func (n *Node) Answer(h swarm.Hash, peers []netip.AddrPort, now time.Time) []Packet {
+	e := n.swarms[h]
+	if e == nil {
+		return nil
+	}
+	e.peers = e.peers[:0:0]
+	for _, p := range peers {
+		if p.Addr().Unmap().Is4() && p.Port() != 0 && len(e.peers) < MaxValues {
+			e.peers = append(e.peers, p)
+		}
+	}
+	e.asked, e.answered = time.Time{}, now
+	var out []Packet
+	for _, w := range e.waiting {
+		c := call{n, w.txn, w.client, w.to, now}
+		out = append(out, c.reply(c.found(h, e, w.want)).Replies...)
+	}
+	e.waiting = nil
+	return out
+}
+
+// Greet returns a ping from each of the nodes to a client that never sent a DHT
+// packet: its routing table is empty, and pings fill it.
+func (n *Node) Greet(client netip.AddrPort) []Packet {
+	var out []Packet
+	for i, addr := range n.cfg.Nodes {
+		id := n.nodeID(addr.Addr())
+		g := greeting{Args: greetingArgs{string(id[:])}, Method: "ping", Txn: string([]byte{'g', byte(i)}), Kind: "q"}
+		out = append(out, Packet{From: addr, To: client, Data: bencode.MustMarshal(g)})
+	}
+	return out
+}
+
+// call is a query that is being answered.
+type call struct {
+	n          *Node
+	txn        string
+	client, to netip.AddrPort
+	now        time.Time
+}
+
+func (c call) reply(r result) Effects {
+	id := c.n.nodeID(c.to.Addr())
+	r.ID = string(id[:])
+	return c.send(reply{compact(c.n.cfg.External), r, c.txn, "r"})
+}
+
+func (c call) fail(code int, text string) Effects {
+	return c.send(failure{[]any{code, text}, compact(c.n.cfg.External), c.txn, "e"})
+}
+
+func (c call) send(m any) Effects {
+	return Effects{Replies: []Packet{{From: c.to, To: c.client, Data: bencode.MustMarshal(m)}}}
+}
+
+func (c call) want(a arguments) want {
+	if len(a.Want) == 0 {
+		four := c.client.Addr().Unmap().Is4()
+		return want{four, !four}
+	}
+	return want{slices.Contains(a.Want, "n4"), slices.Contains(a.Want, "n6")}
+}
+
+// nodes returns what find_node is answered with. There are no IPv6 nodes.
+func (n *Node) nodes(w want) (r result) {
+	if w.four {
+		r.Nodes = []byte{}
+		for _, addr := range n.cfg.Nodes {
+			if p := compact(addr); len(p) == 6 {
+				id := n.nodeID(addr.Addr())
+				r.Nodes = append(append(r.Nodes, id[:]...), p...)
+			}
+		}
+	}
+	if w.six {
+		r.Nodes6 = []byte{}
+	}
+	return r
+}
+
+// getPeers answers at once where the peers are known, else when Answer comes.
+func (c call) getPeers(h swarm.Hash, w want) Effects {
+	e, err := c.n.enter(h, c.now)
+	if err != nil {
+		eff := c.reply(c.n.nodes(w)) // no token: there is nothing to announce
+		eff.Refused = err
+		return eff
+	}
+	if !e.answered.IsZero() && c.now.Sub(e.answered) < fresh {
+		return c.reply(c.found(h, e, w))
+	}
+	var eff Effects
+	if e.asked.IsZero() || c.now.Sub(e.asked) > lost {
+		e.asked, e.waiting = c.now, nil
+		eff.Ask = []swarm.Hash{h}
+	}
+	if len(e.waiting) < maxWaiter {
+		e.waiting = append(e.waiting, waiter{c.client, c.to, c.txn, w})
+	}
+	return eff
+}
+
+// found is the result for a swarm whose peers are known.
+func (c call) found(h swarm.Hash, e *entry, w want) result {
+	r := c.n.nodes(w)
+	r.Token = c.n.token(h, c.client.Addr(), c.now)
+	for _, p := range e.peers {
+		r.Values = append(r.Values, compact(p))
+	}
+	return r
+}
+
+// enter returns h's entry, made if the rules allow.
+func (n *Node) enter(h swarm.Hash, now time.Time) (*entry, error) {
+	rule := n.cfg.Rule(h)
+	if rule == Private {
+		delete(n.swarms, h)
+		return nil, ErrPrivate
+	}
+	e := n.swarms[h]
+	if e == nil {
+		if len(n.swarms) >= MaxSwarms {
+			n.sweep(now)
+		}
+		if len(n.swarms) >= MaxSwarms || rule == New && !n.mayAdd(now) {
+			return nil, ErrTooMany
+		}
+		e = &entry{}
+		n.swarms[h] = e
+	}
+	e.used = now
+	return e, nil
+}
+
+// mayAdd says if one more new swarm is within MaxNew an hour, and counts it.
+func (n *Node) mayAdd(now time.Time) bool {
+	n.newest = slices.DeleteFunc(n.newest, func(t time.Time) bool { return now.Sub(t) >= time.Hour })
+	if len(n.newest) >= MaxNew {
+		return false
+	}
+	n.newest = append(n.newest, now)
+	return true
+}
+
+func (n *Node) sweep(now time.Time) {
+	for h, e := range n.swarms {
+		if now.Sub(e.used) > keep {
+			delete(n.swarms, h)
+		}
+	}
+}
+
+// announce takes what the client says of itself. It says so to each node that
+// it found, which are all this one: it is passed on once a minute.
+func (c call) announce(h swarm.Hash, a arguments) Effects {
+	if c.n.cfg.Rule(h) == Private {
+		eff := c.fail(codeProtocol, "not shared here")
+		eff.Refused = ErrPrivate
+		return eff
+	}
+	if !c.n.knows(a.Token, h, c.client.Addr(), c.now) {
+		eff := c.fail(codeProtocol, "bad token")
+		eff.Refused = ErrToken
+		return eff
+	}
+	if a.Port < 0 || a.Port > 65535 {
+		return c.fail(codeProtocol, "bad port")
+	}
+	told := Announced{Hash: h, Port: uint16(a.Port), Seed: a.Seed == 1}
+	if a.Implied != 0 {
+		told.Port = c.client.Port()
+	}
+	if told.Port == 1 { // libtorrent's for: no listener
+		told.Port = 0
+	}
+	eff := c.reply(result{})
+	e := c.n.swarms[h]
+	if e == nil { // forgotten since get_peers; the client asks again by itself
+		return eff
+	}
+	if e.told.IsZero() || e.last != told || c.now.Sub(e.told) >= time.Minute {
+		e.told, e.last = c.now, told
+		eff.Announced = []Announced{told}
+	}
+	return eff
+}
+
+// tokenWindow is how long tokens are made alike; BEP 5 wants one taken for ten minutes.
+const tokenWindow = 10 * time.Minute
+
+// token lets client announce h. It is proof that the client asked for h.
+func (n *Node) token(h swarm.Hash, client netip.Addr, t time.Time) []byte {
+	window := binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano()/int64(tokenWindow)))
+	return n.mac("token", h[:], window, client.Unmap().AsSlice())[:8]
+}
+
+func (n *Node) knows(token string, h swarm.Hash, client netip.Addr, now time.Time) bool {
+	is := func(t time.Time) int {
+		return subtle.ConstantTimeCompare([]byte(token), n.token(h, client, t))
+	}
+	return is(now)|is(now.Add(-tokenWindow)) == 1
+}
+
+// compact returns a's 4 bytes address and 2 bytes port, or nil where it is not IPv4.
+func compact(a netip.AddrPort) []byte {
+	ip := a.Addr().Unmap()
+	if !ip.Is4() {
+		return nil
+	}
+	return binary.BigEndian.AppendUint16(ip.AsSlice(), a.Port())
+}
