@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -141,4 +142,23 @@ func tests(m interface{ Run() int }, prepare func() ([]string, error)) int {
 		return 1
 	}
 	return code
+}
+
+// Own makes every address of prefix one of this machine's, inside.
+func Own(prefix netip.Prefix) error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("netns: %w", err)
+	}
+	err = netlink.RouteAdd(&netlink.Route{
+		LinkIndex: lo.Attrs().Index,
+		Type:      unix.RTN_LOCAL,
+		Table:     unix.RT_TABLE_LOCAL,
+		Scope:     netlink.SCOPE_HOST,
+		Dst:       &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+	})
+	if err != nil {
+		return fmt.Errorf("netns: own %v: %w", prefix, err)
+	}
+	return nil
 }
