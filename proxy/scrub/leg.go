@@ -1,0 +1,216 @@
+package scrub
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/anacrolix/torrent/mse"
+)
+
+// Leg is one end of a peer stream after its first bytes were judged: they are
+// a handshake for the right swarm, and are still to be read. What is read and
+// written is BitTorrent in the clear, whatever lies beneath. As a net.Conn it
+// is as safe for concurrent use as io allows: one reader, one writer.
+type Leg struct {
+	net.Conn
+	r io.Reader
+	w io.Writer
+
+	hello   []byte // what is left to read of the handshake
+	greeted bool   // the other side's handshake has been written already
+}
+
+// Read reads the handshake, then what follows it.
+func (l *Leg) Read(b []byte) (int, error) {
+	if len(l.hello) > 0 {
+		n := copy(b, l.hello)
+		l.hello = l.hello[n:]
+		return n, nil
+	}
+	return l.r.Read(b)
+}
+
+// Write implements net.Conn.
+func (l *Leg) Write(b []byte) (int, error) { return l.w.Write(b) }
+
+// CloseWrite ends what is written, if the conn beneath can. If it can't, as
+// with µTP, the whole conn is closed.
+func (l *Leg) CloseWrite() error { return closeWrite(l.Conn) }
+
+func closeWrite(c net.Conn) error {
+	if c, ok := c.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return c.Close()
+}
+
+// Accept reads what a client says first on a conn that it has dialled: a
+// handshake for hash, or MSE keyed by hash and a handshake inside. Errors are
+// ErrNotBitTorrent, ErrWrongSwarm, ErrSilent when ctx ends first, or the
+// conn's own. After an error the conn is still the caller's to close; without
+// one it belongs to the Leg.
+func Accept(ctx context.Context, conn net.Conn, hash [20]byte) (*Leg, error) {
+	return within(ctx, conn, func() (*Leg, error) {
+		l := &Leg{Conn: conn, r: conn, w: conn}
+		err := l.readHello(&hash)
+		if !errors.Is(err, ErrNotBitTorrent) {
+			return l, err
+		}
+		first := bytes.NewReader(l.hello)
+		rw := readWriter{io.MultiReader(first, conn), conn}
+		// Its own reads have goroutines when a context can end them; the
+		// conn's deadline does it here.
+		inner, _, err := mse.ReceiveHandshake(context.Background(), rw, func(try func([]byte) bool) { try(hash[:]) }, mse.DefaultCryptoSelector)
+		if errors.Is(err, mse.ErrNoSecretKeyMatch) {
+			return nil, ErrWrongSwarm
+		}
+		if err != nil {
+			return nil, mseError(err)
+		}
+		l = &Leg{Conn: conn, r: inner, w: inner}
+		return l, l.readHello(&hash)
+	})
+}
+
+// Far reads what the far side says first on a stream: a handshake for hash.
+// Between sidecars there is no MSE. Errors and conn as with Accept.
+func Far(ctx context.Context, conn net.Conn, hash [20]byte) (*Leg, error) {
+	return within(ctx, conn, func() (*Leg, error) {
+		l := &Leg{Conn: conn, r: conn, w: conn}
+		return l, l.readHello(&hash)
+	})
+}
+
+// readHello reads the handshake into l.hello. What was read before an error
+// stays there.
+func (l *Leg) readHello(hash *[20]byte) error {
+	b := make([]byte, helloSize)
+	for have := 0; have < len(b); {
+		n, err := l.r.Read(b[have:])
+		have += n
+		l.hello = b[:have]
+		if err := checkHello(l.hello, hash); err != nil {
+			return err
+		}
+		if err != nil && have < len(b) {
+			return plain(err)
+		}
+	}
+	return nil
+}
+
+// Taste is what is known of how a client wants to be spoken to first: plainly,
+// or in MSE. The zero value is plainly. One for each client, kept by whoever
+// dials it; safe for concurrent use.
+type Taste struct{ mse atomic.Bool }
+
+// answerTimeout is how long a client that was dialled may take to answer one
+// handshake before the other way is tried. It is on loopback; those that
+// refuse plain handshakes close at once.
+const answerTimeout = 5 * time.Second
+
+// Dial brings an arrived stream into a client that dial connects to: it says
+// the far side's handshake, as c has it rewritten, and waits for the client's
+// own. A client that does not answer a plain one is tried in MSE, and the
+// other way round when taste remembers so; dial is called at most twice, one
+// conn after the other. Errors are those of Accept and of dial; the conn is
+// closed on error.
+func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), far *Leg, c Config, taste *Taste) (*Leg, error) {
+	if len(far.hello) != helloSize {
+		panic("scrub: Dial needs a stream that nothing was read from since Far")
+	}
+	hello := bytes.Clone(far.hello)
+	rewriteHello(hello, c.Peer)
+
+	inMSE := taste.mse.Load()
+	l, err := dialOne(ctx, dial, hello, c.Hash, inMSE)
+	if err == nil || ctx.Err() != nil || errors.Is(err, errDial) || errors.Is(err, ErrWrongSwarm) {
+		return l, err
+	}
+	l, err = dialOne(ctx, dial, hello, c.Hash, !inMSE)
+	if err == nil {
+		taste.mse.Store(!inMSE)
+	}
+	return l, err
+}
+
+// errDial is wrapped by what dial itself returned.
+var errDial = errors.New("scrub: the client can't be reached")
+
+func dialOne(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash [20]byte, inMSE bool) (*Leg, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errDial, plain(err))
+	}
+	l, err := within(ctx, conn, func() (*Leg, error) {
+		l := &Leg{Conn: conn, r: conn, w: conn, greeted: true}
+		if !inMSE {
+			if _, err := conn.Write(hello); err != nil {
+				return nil, plain(err)
+			}
+			return l, l.readHello(&hash)
+		}
+		inner, _, err := mse.InitiateHandshake(conn, hash[:], hello, mse.AllSupportedCrypto)
+		if err != nil {
+			return nil, mseError(err)
+		}
+		l.r, l.w = inner, inner
+		return l, l.readHello(&hash)
+	})
+	if err != nil {
+		conn.Close()
+	}
+	return l, err
+}
+
+// past is a deadline that has gone by.
+var past = time.Unix(1, 0)
+
+// within runs f, whose reads and writes on conn fail once ctx ends.
+func within(ctx context.Context, conn net.Conn, f func() (*Leg, error)) (*Leg, error) {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(past) })
+	l, err := f()
+	if !stop() && err == nil {
+		err = ErrSilent
+	}
+	if err != nil {
+		if ctx.Err() != nil && !errors.Is(err, ErrWrongSwarm) {
+			err = ErrSilent
+		}
+		return nil, err
+	}
+	return l, nil
+}
+
+// mseError tells an end of the conn from bytes that are not MSE.
+func mseError(err error) error {
+	var ne net.Error
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &ne), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+		return plain(err)
+	}
+	return ErrNotBitTorrent
+}
+
+// plain strips the addresses that package net puts into its errors.
+func plain(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
+}
+
+type readWriter struct {
+	io.Reader
+	io.Writer
+}
