@@ -65,11 +65,11 @@ type Config struct {
 	Rule func(swarm.Hash) Rule
 }
 
-// DefaultNodes are addresses for Config.Nodes that package peers keeps free:
-// one in each of eight /24 at the end of 198.18.0.0/15.
+// DefaultNodes are addresses for Config.Nodes that package peers never gives to
+// a peer, since they end in 255.
 var DefaultNodes = func() (a []netip.AddrPort) {
 	for i := range byte(MaxNodes) {
-		a = append(a, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 255 - i, 254}), 6881))
+		a = append(a, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 240 + i, 255}), 6881))
 	}
 	return a
 }()

@@ -1,12 +1,11 @@
 package dht
 
 import (
+	"crypto/subtle"
 	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
-
-	"crypto/subtle"
 
 	"github.com/anacrolix/torrent/bencode"
 	"github.com/shoal-p2p/shoal/proxy/swarm"

@@ -1,0 +1,91 @@
+package status
+
+import "sync/atomic"
+
+// Reason is why the sidecar did not do what a client or a peer wanted.
+type Reason uint8
+
+// The reasons. Their names are part of /status.json and /metrics: they are
+// added to, never changed.
+const (
+	BitTorrent     Reason = iota // a peer's handshake to an address that is no stand-in
+	TLS                          // encrypted, and no tracker that the local authority knows
+	Certificate                  // the client did not take the local authority's certificate
+	WebSeed                      // part of a file from a web server
+	Web                          // any other web request: feeds, updates, GeoIP
+	Silent                       // nothing that can be read came in time
+	Unreadable                   // neither of those above
+	UnknownStandIn               // a stand-in that stands for nobody
+	Unreachable                  // a peer that no circuit reaches
+	WrongSwarm                   // a handshake for another torrent than the stream's
+	NotBitTorrent                // a peer stream that doesn't start as one
+	NotProxied                   // an announce of a client whose peers don't use the proxy
+	Datagram                     // a UDP packet that is no tracker's, DHT's or stand-in's
+	DHTLimit                     // more new torrents from the DHT than an hour allows
+	DHTPrivate                   // a private torrent in the DHT
+	Command                      // a SOCKS command that isn't served: BIND
+	Password                     // a wrong SOCKS user or password
+	Full                         // more of something than the sidecar's limits allow
+	ForeignHost                  // this page asked for under a name that isn't this computer's
+	reasons        = iota
+)
+
+// word is what a Reason is called, by programs and to people.
+type word struct{ name, text string }
+
+var words = [reasons]word{
+	BitTorrent:     {"bittorrent", "Peer connections to real addresses. Shoal only carries peers that use Shoal too."},
+	TLS:            {"tls", "Encrypted connections that can't be read, so can't be checked to be for a tracker."},
+	Certificate:    {"certificate", "HTTPS trackers whose certificate from Shoal the client doesn't trust. The torrent's other trackers still work."},
+	WebSeed:        {"web_seed", "Web seeds: fetching them would show this computer's address."},
+	Web:            {"web", "Web requests that are no announce: feeds, update checks, GeoIP."},
+	Silent:         {"silent", "Connections on which no request came within ten seconds."},
+	Unreadable:     {"unreadable", "Connections that are neither web nor BitTorrent, or encrypted BitTorrent to real addresses."},
+	UnknownStandIn: {"unknown_standin", "Addresses from an earlier session that stand for nobody now."},
+	Unreachable:    {"unreachable", "Peers that could not be reached. The client tries them again."},
+	WrongSwarm:     {"wrong_swarm", "Peers that asked for another torrent than the one they were found in."},
+	NotBitTorrent:  {"not_bittorrent", "Peer connections that did not start as BitTorrent."},
+	NotProxied:     {"not_proxied", "Announces of a client that does not send its peer connections through the proxy."},
+	Datagram:       {"datagram", "UDP packets that are for no tracker, DHT node or stand-in."},
+	DHTLimit:       {"dht_limit", "Torrents without a tracker beyond 20 new ones an hour."},
+	DHTPrivate:     {"dht_private", "Private torrents, which the DHT never learns of."},
+	Command:        {"command", "SOCKS commands that Shoal doesn't serve."},
+	Password:       {"password", "SOCKS clients with a wrong user name or password."},
+	Full:           {"full", "More connections at once than Shoal's limits allow."},
+	ForeignHost:    {"foreign_host", "Requests for this page under a name that isn't this computer's."},
+}
+
+// String returns r's name in /status.json and /metrics.
+func (r Reason) String() string {
+	if r < reasons {
+		return words[r].name
+	}
+	return "unknown"
+}
+
+// Text returns r in words for a person.
+func (r Reason) Text() string {
+	if r < reasons {
+		return words[r].text
+	}
+	return "Something else."
+}
+
+// Counters counts refusals. The zero value is ready; it is safe for concurrent use.
+type Counters struct{ n [reasons]atomic.Uint64 }
+
+// Add counts one refusal.
+func (c *Counters) Add(r Reason) {
+	if r < reasons {
+		c.n[r].Add(1)
+	}
+}
+
+// Counts returns the number of each Reason by its name. All are there.
+func (c *Counters) Counts() map[string]uint64 {
+	m := make(map[string]uint64, reasons)
+	for r := range Reason(reasons) {
+		m[r.String()] = c.n[r].Load()
+	}
+	return m
+}
