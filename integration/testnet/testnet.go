@@ -1,0 +1,535 @@
+// Package testnet starts a whole network on this machine: trackers, relays and
+// sidecars as separate processes of the real programs, each listening on and
+// dialling from an address of its own.
+// Not here: torrent clients (package clients), what is expected of the network
+// (the tests).
+//
+// Tracker N is at 127.1.0.N, relay N at 127.2.N.1, sidecar N dials from
+// 127.3.N.1, and its SOCKS and status addresses are at 127.0.0.1. Where only
+// 127.0.0.1 is an address of loopback (macOS, Windows) all are there.
+package testnet
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/integration/delay"
+	"github.com/shoal-p2p/shoal/integration/process"
+)
+
+// maxMembers bounds each kind: the number is a byte of an address.
+const maxMembers = 250
+
+// DefaultReady is how long a network may take to carry traffic.
+const DefaultReady = time.Minute
+
+// The errors on which the program exits with 2 instead of 1: its user asked for
+// what can't be.
+var (
+	ErrTooFewRelays = errors.New("too few relays")
+	ErrUsage        = errors.New("no such network")
+)
+
+// Config says what to start.
+type Config struct {
+	Trackers, Relays, Sidecars int
+
+	// Hops are the own relays of each sidecar's circuits; the last number
+	// holds for all further sidecars. None: the program's default.
+	Hops []int
+
+	LinkDelay time.Duration // one way, on every link; 0: none
+	State     string        // folder for keys, logs and the network file; made if missing
+	Ready     time.Duration // 0: DefaultReady
+
+	Shoal, Tracker string // the programs
+
+	// SidecarFlags are given to every sidecar besides what it needs.
+	SidecarFlags []string
+}
+
+// MinRelays returns how many relays circuits with that many own relays need:
+// those, and one to meet at.
+func MinRelays(hops int) int { return hops + 1 }
+
+// defaultHops is what `shoal proxy` uses when it is not told.
+const defaultHops = 2
+
+func (c Config) hops(sidecar int) (n int, set bool) {
+	if len(c.Hops) == 0 {
+		return defaultHops, false
+	}
+	return c.Hops[min(sidecar, len(c.Hops)-1)], true
+}
+
+// Check says what is wrong with c, with ErrUsage or ErrTooFewRelays inside.
+func (c Config) Check() error {
+	for _, n := range []int{c.Trackers, c.Relays, c.Sidecars} {
+		if n < 0 || n > maxMembers {
+			return fmt.Errorf("testnet: %w: %d of a kind, want 0 to %d", ErrUsage, n, maxMembers)
+		}
+	}
+	if c.Trackers < 1 {
+		return fmt.Errorf("testnet: %w: it needs a tracker", ErrUsage)
+	}
+	for i := range max(c.Sidecars, len(c.Hops)) {
+		hops, _ := c.hops(i)
+		if hops < 0 {
+			return fmt.Errorf("testnet: %w: %d hops", ErrUsage, hops)
+		}
+		if need := MinRelays(hops); c.Relays < need {
+			return fmt.Errorf("testnet: %w: %d hops need %d, there are %d", ErrTooFewRelays, hops, need, c.Relays)
+		}
+	}
+	if c.LinkDelay < 0 {
+		return fmt.Errorf("testnet: %w: a link delay of %v", ErrUsage, c.LinkDelay)
+	}
+	return nil
+}
+
+// Tracker is one running tracker.
+type Tracker struct {
+	Link string `json:"link"`
+	Addr string `json:"addr"` // what others dial
+	PID  int    `json:"pid"`
+
+	Process *process.Process `json:"-"`
+	State   string           `json:"-"`
+}
+
+// Relay is one running relay.
+type Relay struct {
+	ID   string `json:"id"`
+	Addr string `json:"addr"` // what others dial
+	PID  int    `json:"pid"`
+
+	Process *process.Process `json:"-"`
+	State   string           `json:"-"`
+}
+
+// Sidecar is one running sidecar.
+type Sidecar struct {
+	SOCKS  string `json:"socks"`
+	Status string `json:"status"` // URL
+	State  string `json:"state"`
+	PID    int    `json:"pid"`
+
+	Process *process.Process `json:"-"`
+	Source  netip.Addr       `json:"-"` // what it dials from
+}
+
+// Net is a running network. Its fields are what `shoal testnet` prints.
+type Net struct {
+	Network  string     `json:"network"` // the network file
+	Trackers []*Tracker `json:"trackers"`
+	Relays   []*Relay   `json:"relays"`
+	Sidecars []*Sidecar `json:"sidecars"`
+
+	config     Config
+	forwarders []*delay.Forwarder
+	ended      chan string // what ended that nobody stopped
+
+	mu       sync.Mutex
+	watched  []*process.Process // guarded by mu
+	stopping bool               // guarded by mu
+}
+
+// Run starts a network, describes it on out once every sidecar is ready to
+// carry traffic (as one line of JSON, else in words), and runs it until ctx
+// ends. What ends by itself is told to warn. Nothing is left when Run returns.
+func Run(ctx context.Context, c Config, out io.Writer, asJSON bool, warn io.Writer) error {
+	n, err := Start(ctx, c)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // told to leave before it was ready
+		}
+		return err
+	}
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetEscapeHTML(false) // links have & in them
+		err = encoder.Encode(n)
+	} else {
+		err = n.describe(out)
+	}
+	for err == nil && ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case what := <-n.ended:
+			fmt.Fprintln(warn, "shoal testnet:", what)
+		}
+	}
+	return errors.Join(err, n.Close())
+}
+
+func (n *Net) describe(out io.Writer) error {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "network file  %s\n", n.Network)
+	for _, t := range n.Trackers {
+		fmt.Fprintf(&b, "tracker       %s\n", t.Link)
+	}
+	for _, r := range n.Relays {
+		fmt.Fprintf(&b, "relay         %s@%s\n", r.ID, r.Addr)
+	}
+	for _, s := range n.Sidecars {
+		fmt.Fprintf(&b, "sidecar       SOCKS5 %s  status %s\n", s.SOCKS, s.Status)
+	}
+	b.WriteString("Everything runs. Ctrl-C stops it.\n")
+	_, err := out.Write(b.Bytes())
+	return err
+}
+
+// Start starts a network and returns once every sidecar is ready. On an error
+// nothing is left.
+func Start(ctx context.Context, c Config) (n *Net, err error) {
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	if c.Ready == 0 {
+		c.Ready = DefaultReady
+	}
+	if c.State, err = filepath.Abs(c.State); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(c.State, 0o700); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, c.Ready, fmt.Errorf("not ready within %v", c.Ready))
+	defer cancel()
+	n = &Net{
+		Network: filepath.Join(c.State, "network.json"),
+		Relays:  []*Relay{}, Sidecars: []*Sidecar{}, // as JSON lists, also when empty
+		config: c,
+		ended:  make(chan string, 3*maxMembers),
+	}
+	if err := n.start(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("testnet: %w", err), n.Close())
+	}
+	return n, nil
+}
+
+func (n *Net) start(ctx context.Context) error {
+	trackers, relays, err := n.plan(ctx)
+	if err != nil {
+		return err
+	}
+	if err := n.writeNetwork(trackers, relays); err != nil {
+		return err
+	}
+	for i, p := range trackers {
+		t, err := n.startTracker(ctx, i, p)
+		if err != nil {
+			return err
+		}
+		n.Trackers = append(n.Trackers, t)
+	}
+	for i, p := range relays {
+		r, err := n.startRelay(i, p)
+		if err != nil {
+			return err
+		}
+		n.Relays = append(n.Relays, r)
+	}
+	for range n.config.Sidecars {
+		if _, err := n.startSidecar(nil); err != nil {
+			return err
+		}
+	}
+	return n.awaitReady(ctx, n.Sidecars...)
+}
+
+// place is where a server is and what it is called, before it runs.
+type place struct {
+	source     netip.Addr // what it dials from
+	listen     netip.AddrPort
+	advertised netip.AddrPort // what others dial: listen, or its forwarder
+	state      string
+	name       string // the tracker's link, the relay's ID@ADDR
+}
+
+func (p place) flags() []string {
+	return append(sourceFlag(p.source), "--state", p.state, "--listen", p.listen.String(), "--advertise", p.advertised.String())
+}
+
+// plan gives every server its place and its keys.
+func (n *Net) plan(ctx context.Context) (trackers, relays []place, err error) {
+	for i := range n.config.Trackers {
+		p, err := n.place(address(1, 0, i+1), fmt.Sprintf("tracker-%d", i+1))
+		if err != nil {
+			return nil, nil, err
+		}
+		trackers = append(trackers, p)
+	}
+	for i := range n.config.Relays {
+		p, err := n.place(address(2, i+1, 1), fmt.Sprintf("relay-%d", i+1))
+		if err != nil {
+			return nil, nil, err
+		}
+		relays = append(relays, p)
+	}
+	err = each(trackers, func(p *place) (err error) {
+		p.name, err = firstLine(ctx, n.config.Tracker, append(p.flags(), "--print-link"))
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = each(relays, func(p *place) (err error) {
+		p.name, err = firstLine(ctx, n.config.Shoal, append([]string{"relay", "--print-id"}, p.flags()...))
+		return err
+	})
+	return trackers, relays, err
+}
+
+func (n *Net) place(at netip.Addr, name string) (place, error) {
+	listen, err := process.FreePort(at)
+	if err != nil {
+		return place{}, err
+	}
+	p := place{source: at, listen: listen, advertised: listen, state: filepath.Join(n.config.State, name)}
+	if n.config.LinkDelay > 0 {
+		f, err := delay.Listen(netip.AddrPortFrom(at, 0), listen, n.config.LinkDelay)
+		if err != nil {
+			return place{}, err
+		}
+		n.forwarders = append(n.forwarders, f)
+		p.advertised = f.Addr()
+	}
+	return p, os.MkdirAll(p.state, 0o700)
+}
+
+// address returns 127.a.b.c where there is such an address.
+func address(a, b, c int) netip.Addr {
+	if runtime.GOOS != "linux" {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.AddrFrom4([4]byte{127, byte(a), byte(b), byte(c)})
+}
+
+func sourceFlag(a netip.Addr) []string {
+	if runtime.GOOS != "linux" {
+		return nil
+	}
+	return []string{"--source", a.String()}
+}
+
+// each does f to every one of ps at the same time.
+func each(ps []place, f func(*place) error) error {
+	errs := make([]error, len(ps))
+	var wg sync.WaitGroup
+	for i := range ps {
+		wg.Go(func() { errs[i] = f(&ps[i]) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// firstLine runs a program to its end and returns the first line it printed.
+func firstLine(ctx context.Context, program string, args []string) (string, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	var words bytes.Buffer
+	cmd.Stderr = &words
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w: %s", filepath.Base(program), strings.Join(args, " "), err, bytes.TrimSpace(words.Bytes()))
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.TrimSpace(line), nil
+}
+
+func (n *Net) startTracker(ctx context.Context, i int, p place) (*Tracker, error) {
+	read, write := io.Pipe()
+	cmd := exec.Command(n.config.Tracker, append(p.flags(), "--network", n.Network)...)
+	cmd.Stdout = write
+	proc, err := n.startProcess(fmt.Sprintf("tracker %d", i+1), cmd, p.state)
+	if err != nil {
+		return nil, err
+	}
+	// The link is told again, now with the entry relays in it.
+	link := make(chan string, 1)
+	go func() {
+		lines := bufio.NewReader(read)
+		line, _ := lines.ReadString('\n')
+		link <- strings.TrimSpace(line)
+		io.Copy(io.Discard, lines)
+	}()
+	go func() {
+		<-proc.Gone()
+		write.Close()
+	}()
+	t := &Tracker{Addr: p.advertised.String(), PID: proc.PID(), Process: proc, State: p.state}
+	select {
+	case t.Link = <-link:
+		return t, nil
+	case <-proc.Gone():
+		return nil, proc.Err()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: tracker %d has not said its link", context.Cause(ctx), i+1)
+	}
+}
+
+func (n *Net) startRelay(i int, p place) (*Relay, error) {
+	cmd := exec.Command(n.config.Shoal, append([]string{"relay", "--network", n.Network}, p.flags()...)...)
+	proc, err := n.startProcess(fmt.Sprintf("relay %d", i+1), cmd, p.state)
+	if err != nil {
+		return nil, err
+	}
+	id, _, _ := strings.Cut(p.name, "@")
+	return &Relay{ID: id, Addr: p.advertised.String(), PID: proc.PID(), Process: proc, State: p.state}, nil
+}
+
+// AddSidecar starts one more sidecar, with flags besides what it needs, and
+// returns once it is ready.
+func (n *Net) AddSidecar(ctx context.Context, flags ...string) (*Sidecar, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, n.config.Ready, fmt.Errorf("not ready within %v", n.config.Ready))
+	defer cancel()
+	s, err := n.startSidecar(flags)
+	if err != nil {
+		return nil, err
+	}
+	return s, n.awaitReady(ctx, s)
+}
+
+func (n *Net) startSidecar(flags []string) (*Sidecar, error) {
+	i := len(n.Sidecars)
+	socks, err := process.FreePort(address(0, 0, 1))
+	if err != nil {
+		return nil, err
+	}
+	status, err := process.FreePort(address(0, 0, 1))
+	if err != nil {
+		return nil, err
+	}
+	s := &Sidecar{
+		SOCKS:  socks.String(),
+		Status: "http://" + status.String(),
+		State:  filepath.Join(n.config.State, fmt.Sprintf("sidecar-%d", i+1)),
+		Source: address(3, i+1, 1),
+	}
+	args := append([]string{"proxy", "--network", n.Network, "--state", s.State,
+		"--socks", s.SOCKS, "--status", status.String()}, sourceFlag(s.Source)...)
+	if hops, set := n.config.hops(i); set {
+		args = append(args, "--hops", fmt.Sprint(hops))
+	}
+	args = slices.Concat(args, n.config.SidecarFlags, flags)
+	s.Process, err = n.startProcess(fmt.Sprintf("sidecar %d", i+1), exec.Command(n.config.Shoal, args...), s.State)
+	if err != nil {
+		return nil, err
+	}
+	s.PID = s.Process.PID()
+	n.Sidecars = append(n.Sidecars, s)
+	return s, nil
+}
+
+// startProcess starts cmd, with the file log in its state folder, and watches it.
+func (n *Net) startProcess(name string, cmd *exec.Cmd, state string) (*process.Process, error) {
+	p, err := process.Start(name, cmd, filepath.Join(state, "log"))
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	n.watched = append(n.watched, p)
+	n.mu.Unlock()
+	go func() {
+		<-p.Gone()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if !n.stopping {
+			select {
+			case n.ended <- p.Err().Error():
+			default: // nobody listens, and there have been hundreds
+			}
+		}
+	}()
+	return p, nil
+}
+
+// awaitReady returns once all of sidecars say that they can carry traffic.
+func (n *Net) awaitReady(ctx context.Context, sidecars ...*Sidecar) error {
+	n.mu.Lock()
+	watched := slices.Clone(n.watched)
+	n.mu.Unlock()
+	for _, s := range sidecars {
+		err := process.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+			status, err := s.ReadStatus(ctx)
+			if err == nil {
+				err = fmt.Errorf("it says: %s", status.Why)
+			}
+			return status.Ready, err
+		}, watched...)
+		if err != nil {
+			return fmt.Errorf("sidecar at %s: %w", s.SOCKS, err)
+		}
+	}
+	return nil
+}
+
+// Close stops everything, and returns when it is gone.
+func (n *Net) Close() error {
+	n.mu.Lock()
+	n.stopping = true
+	all := slices.Clone(n.watched)
+	n.mu.Unlock()
+	err := process.StopAll(all)
+	for _, f := range n.forwarders {
+		f.Close()
+	}
+	return err
+}
+
+// Status is what a sidecar's /status.json says.
+type Status struct {
+	Ready    bool   `json:"ready"`
+	Why      string `json:"why"`
+	Hops     int    `json:"hops"`
+	Circuits []struct {
+		Use   string `json:"use"`
+		Hops  int    `json:"hops"`
+		State string `json:"state"`
+	} `json:"circuits"`
+	Streams  int            `json:"streams"`
+	BytesIn  int64          `json:"bytes_in"`
+	BytesOut int64          `json:"bytes_out"`
+	Refused  map[string]int `json:"refused"`
+}
+
+// maxStatus bounds a status that is read, bytes.
+const maxStatus = 1 << 20
+
+// ReadStatus asks a sidecar how it is.
+func (s *Sidecar) ReadStatus(ctx context.Context) (Status, error) {
+	var status Status
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Status+"/status.json", nil)
+	if err != nil {
+		return status, err
+	}
+	r.Close = true // a sidecar that was restarted is another server
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return status, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return status, fmt.Errorf("status: %s", resp.Status)
+	}
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxStatus)).Decode(&status)
+	return status, err
+}

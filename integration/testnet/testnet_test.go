@@ -1,0 +1,207 @@
+//go:build unix
+
+package testnet
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test binary stand in for the programs: these tests are
+// about starting and stopping them. Their own tests are in package integration.
+func TestMain(m *testing.M) {
+	if os.Getenv("TESTNET_PROGRAM") != "" {
+		os.Exit(play(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// play is a tracker, a relay or a sidecar as far as testnet can tell.
+func play(args []string) int {
+	role := "tracker"
+	if args[0] == "relay" || args[0] == "proxy" {
+		role, args = args[0], args[1:]
+	}
+	flags := flag.NewFlagSet(role, flag.ExitOnError)
+	listen := flags.String("listen", "", "")
+	advertise := flags.String("advertise", "", "")
+	status := flags.String("status", "", "")
+	network := flags.String("network", "", "")
+	flags.String("socks", "", "")
+	flags.String("state", "", "")
+	flags.String("source", "", "")
+	flags.Int("hops", 2, "")
+	printLink := flags.Bool("print-link", false, "")
+	printID := flags.Bool("print-id", false, "")
+	never := flags.Bool("never", false, "")
+	flags.Parse(args)
+
+	if *printID {
+		fmt.Println("identity@" + *advertise)
+		return 0
+	}
+	if role == "tracker" {
+		fmt.Printf("shoal://key@%s?a=1&network=%s\n", *advertise, *network)
+	}
+	if *printLink {
+		return 0
+	}
+	if _, err := os.ReadFile(*network); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	at := *listen
+	if role == "proxy" {
+		at = *status
+	}
+	ln, err := net.Listen("tcp", at)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	go http.Serve(ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"ready":%t,"why":"it never will be"}`, !*never)
+	}))
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
+	<-stop
+	return 0
+}
+
+// config uses the test binary as both programs.
+func config(t *testing.T) Config {
+	t.Setenv("TESTNET_PROGRAM", "1")
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector's programs take a second to leave
+	return Config{Trackers: 2, Relays: 3, Sidecars: 2, State: t.TempDir(), Shoal: os.Args[0], Tracker: os.Args[0]}
+}
+
+// described calls describe with each line that Run prints.
+type described func(line []byte)
+
+func (d described) Write(b []byte) (int, error) { d(b); return len(b), nil }
+
+func TestOneLineDescribesEverythingAndNothingIsLeft(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	c := config(t)
+	c.LinkDelay = time.Millisecond
+	var lines [][]byte
+	var warnings bytes.Buffer
+	err := Run(ctx, c, described(func(line []byte) {
+		lines = append(lines, bytes.Clone(line))
+		cancel()
+	}), true, &warnings)
+	if err != nil || warnings.Len() > 0 {
+		t.Fatalf("Run = %v, warnings %q", err, &warnings)
+	}
+	if len(lines) != 1 || bytes.Count(lines[0], []byte("\n")) != 1 {
+		t.Fatalf("%d writes: %q, want one line", len(lines), lines)
+	}
+	var got struct {
+		Network  string
+		Trackers []struct {
+			Link, Addr string
+			PID        int
+		}
+		Relays []struct {
+			ID, Addr string
+			PID      int
+		}
+		Sidecars []struct {
+			SOCKS, Status, State string
+			PID                  int
+		}
+	}
+	if err := json.Unmarshal(lines[0], &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Trackers) != 2 || len(got.Relays) != 3 || len(got.Sidecars) != 2 {
+		t.Fatalf("described: %s", lines[0])
+	}
+	if link := got.Trackers[0].Link; !strings.Contains(link, "&network="+got.Network) || !strings.Contains(link, got.Trackers[0].Addr) {
+		t.Errorf("tracker link = %q, want the running tracker's, with its advertised address %s", link, got.Trackers[0].Addr)
+	}
+	if got.Relays[2].ID != "identity" || !strings.HasPrefix(got.Sidecars[1].SOCKS, "127.0.0.1:") || !strings.HasPrefix(got.Sidecars[1].Status, "http://127.0.0.1:") {
+		t.Errorf("described: %s", lines[0])
+	}
+	var pids []int
+	for _, m := range got.Trackers {
+		pids = append(pids, m.PID)
+	}
+	for _, m := range got.Relays {
+		pids = append(pids, m.PID)
+	}
+	for _, m := range got.Sidecars {
+		pids = append(pids, m.PID)
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, 0); err != syscall.ESRCH {
+			t.Errorf("process %d is left: %v", pid, err)
+		}
+	}
+	if _, err := net.Dial("tcp", got.Relays[0].Addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the forwarder at %s is left: %v", got.Relays[0].Addr, err)
+	}
+}
+
+func TestANetworkThatIsNotReadyIsAnErrorThatSaysWhy(t *testing.T) {
+	c := config(t)
+	c.Ready = 3 * time.Second
+	c.SidecarFlags = []string{"--never"}
+	err := Run(t.Context(), c, described(func(line []byte) { t.Errorf("printed %q", line) }), true, os.Stderr)
+	if err == nil || !strings.Contains(err.Error(), "it never will be") || !strings.Contains(err.Error(), "3s") {
+		t.Errorf("Run = %v, want that it was not ready and why", err)
+	}
+}
+
+func TestAProgramThatEndsEarlyIsAnErrorWithItsLastWords(t *testing.T) {
+	c := config(t)
+	c.SidecarFlags = []string{"--unheard-of"}
+	_, err := Start(t.Context(), c)
+	if err == nil || !strings.Contains(err.Error(), "unheard-of") {
+		t.Errorf("Start = %v, want the sidecar's words", err)
+	}
+}
+
+func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
+	good := Config{Trackers: 1, Relays: 3, Sidecars: 2}
+	if err := good.Check(); err != nil {
+		t.Errorf("Check() = %v for default hops over three relays", err)
+	}
+	for name, tt := range map[string]struct {
+		c    Config
+		want error
+	}{
+		"two relays for the default hops": {Config{Trackers: 1, Relays: 2, Sidecars: 1}, ErrTooFewRelays},
+		"three relays for three hops":     {Config{Trackers: 1, Relays: 3, Sidecars: 2, Hops: []int{1, 3}}, ErrTooFewRelays},
+		"no tracker":                      {Config{Relays: 3}, ErrUsage},
+		"too many":                        {Config{Trackers: 1, Relays: 1000}, ErrUsage},
+		"hops below zero":                 {Config{Trackers: 1, Relays: 3, Sidecars: 1, Hops: []int{-1}}, ErrUsage},
+		"a delay below zero":              {Config{Trackers: 1, Relays: 3, LinkDelay: -1}, ErrUsage},
+	} {
+		if err := tt.c.Check(); !errors.Is(err, tt.want) {
+			t.Errorf("%s: Check() = %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+func TestTheLastHopsHoldForTheRest(t *testing.T) {
+	c := Config{Hops: []int{2, 3}}
+	for i, want := range []int{2, 3, 3} {
+		if got, set := c.hops(i); got != want || !set {
+			t.Errorf("hops(%d) = %d, %t, want %d", i, got, set, want)
+		}
+	}
+}
