@@ -1,0 +1,94 @@
+package authority
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+)
+
+// HandshakeTimeout is for the handshake and the first byte behind it.
+const HandshakeTimeout = 10 * time.Second
+
+// What a client that speaks TLS may run into. Package proxy counts them.
+var (
+	ErrNotAllowed = errors.New("authority: TLS to a host that is no allowed tracker")
+	ErrDistrusted = errors.New("authority: the client doesn't trust this authority")
+	ErrHandshake  = errors.New("authority: the TLS handshake failed")
+)
+
+// Handshake is the server's side of TLS on conn, for the tracker that the
+// client meant: host, unless its ClientHello names another. The returned Conn
+// takes conn's place. On an error the client was told by an alert and conn is
+// closed; the error is or wraps one of those above and names no host.
+func (a *Authority) Handshake(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	conn.SetDeadline(time.Now().Add(HandshakeTimeout))
+
+	var refused error // why no certificate was shown; nil once one was
+	shown := false
+	t := tls.Server(conn, &tls.Config{
+		MinVersion:             tls.VersionTLS12,
+		NextProtos:             []string{"http/1.1"},
+		SessionTicketsDisabled: true,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			name := host
+			if hello.ServerName != "" {
+				name = hello.ServerName
+			}
+			c, err := a.leaf(name)
+			refused, shown = err, err == nil
+			if errors.Is(err, ErrNotAllowed) || errors.Is(err, ErrHost) {
+				return nil, nil // makes the alert unrecognized_name
+			}
+			return c, err
+		},
+	})
+	err := t.HandshakeContext(ctx)
+	first := bufio.NewReaderSize(t, 1)
+	if err == nil {
+		// Some clients finish the handshake before they look at the
+		// certificate, and hang up instead of asking.
+		_, err = first.Peek(1)
+	}
+	if err == nil {
+		return &conversation{t, first}, t.SetDeadline(time.Time{})
+	}
+	conn.Close()
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case refused != nil && (errors.Is(refused, ErrNotAllowed) || errors.Is(refused, ErrHost)):
+		return nil, ErrNotAllowed
+	case refused != nil:
+		return nil, fmt.Errorf("%w: %w", ErrHandshake, refused)
+	case shown && turnedAway(err):
+		return nil, ErrDistrusted
+	}
+	return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
+}
+
+// turnedAway says if err is a client's that saw the certificate and left: by
+// an alert, or by hanging up.
+func turnedAway(err error) bool {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "remote error" { // crypto/tls's word for an alert from the other side
+		return true
+	}
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe)
+}
+
+// conversation is a TLS conn of which a byte was read ahead.
+type conversation struct {
+	*tls.Conn
+	r *bufio.Reader
+}
+
+func (c *conversation) Read(b []byte) (int, error) { return c.r.Read(b) }
