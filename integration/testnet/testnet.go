@@ -30,6 +30,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/integration/delay"
 	"github.com/shoal-p2p/shoal/integration/process"
+	"github.com/shoal-p2p/shoal/proxy/status"
 )
 
 // maxMembers bounds each kind: the number is a byte of an address.
@@ -414,18 +415,18 @@ func (n *Net) startSidecar(flags []string) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	status, err := process.FreePort(address(0, 0, 1))
+	page, err := process.FreePort(address(0, 0, 1))
 	if err != nil {
 		return nil, err
 	}
 	s := &Sidecar{
 		SOCKS:  socks.String(),
-		Status: "http://" + status.String(),
+		Status: "http://" + page.String(),
 		State:  filepath.Join(n.config.State, fmt.Sprintf("sidecar-%d", i+1)),
 		Source: address(3, i+1, 1),
 	}
 	args := append([]string{"proxy", "--network", n.Network, "--state", s.State,
-		"--socks", s.SOCKS, "--status", status.String()}, sourceFlag(s.Source)...)
+		"--socks", s.SOCKS, "--status", page.String()}, sourceFlag(s.Source)...)
 	if hops, set := n.config.hops(i); set {
 		args = append(args, "--hops", fmt.Sprint(hops))
 	}
@@ -469,11 +470,11 @@ func (n *Net) awaitReady(ctx context.Context, sidecars ...*Sidecar) error {
 	n.mu.Unlock()
 	for _, s := range sidecars {
 		err := process.Until(ctx, 20*time.Millisecond, func() (bool, error) {
-			status, err := s.ReadStatus(ctx)
+			now, err := s.ReadStatus(ctx)
 			if err == nil {
-				err = fmt.Errorf("it says: %s", status.Why)
+				err = fmt.Errorf("it says: %s", now.Why)
 			}
-			return status.Ready, err
+			return now.Ready, err
 		}, watched...)
 		if err != nil {
 			return fmt.Errorf("sidecar at %s: %w", s.SOCKS, err)
@@ -495,41 +496,25 @@ func (n *Net) Close() error {
 	return err
 }
 
-// Status is what a sidecar's /status.json says.
-type Status struct {
-	Ready    bool   `json:"ready"`
-	Why      string `json:"why"`
-	Hops     int    `json:"hops"`
-	Circuits []struct {
-		Use   string `json:"use"`
-		Hops  int    `json:"hops"`
-		State string `json:"state"`
-	} `json:"circuits"`
-	Streams  int            `json:"streams"`
-	BytesIn  int64          `json:"bytes_in"`
-	BytesOut int64          `json:"bytes_out"`
-	Refused  map[string]int `json:"refused"`
-}
-
 // maxStatus bounds a status that is read, bytes.
 const maxStatus = 1 << 20
 
 // ReadStatus asks a sidecar how it is.
-func (s *Sidecar) ReadStatus(ctx context.Context) (Status, error) {
-	var status Status
+func (s *Sidecar) ReadStatus(ctx context.Context) (status.Status, error) {
+	var now status.Status
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.Status+"/status.json", nil)
 	if err != nil {
-		return status, err
+		return now, err
 	}
 	r.Close = true // a sidecar that was restarted is another server
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return status, err
+		return now, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return status, fmt.Errorf("status: %s", resp.Status)
+		return now, fmt.Errorf("status: %s", resp.Status)
 	}
-	err = json.NewDecoder(io.LimitReader(resp.Body, maxStatus)).Decode(&status)
-	return status, err
+	err = json.NewDecoder(io.LimitReader(resp.Body, maxStatus)).Decode(&now)
+	return now, err
 }
