@@ -1,27 +1,45 @@
 package testnet
 
 import (
-	"encoding/json"
+	"fmt"
+	"net/netip"
 	"os"
+	"strings"
+
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
 // writeNetwork writes the network file: a test network of all trackers, with
-// every relay as an entry.
+// as many relays for entries as one file may name.
 func (n *Net) writeNetwork(trackers, relays []place) error {
-	file := struct {
-		Test     bool     `json:"test"`
-		Trackers []string `json:"trackers"`
-		Entries  []string `json:"entries"`
-	}{Test: true}
+	file := directory.Network{Test: true, ViewEvery: n.config.ViewEvery}
 	for _, t := range trackers {
-		file.Trackers = append(file.Trackers, t.name)
+		link, err := directory.ParseLink(t.name)
+		if err != nil {
+			return err
+		}
+		file.Trackers = append(file.Trackers, link.Tracker)
 	}
-	for _, r := range relays {
-		file.Entries = append(file.Entries, r.name)
+	for _, r := range relays[:min(len(relays), directory.MaxEntries)] {
+		entry, err := parseEntry(r.name)
+		if err != nil {
+			return fmt.Errorf("%q of a relay: %w", r.name, err)
+		}
+		file.Entries = append(file.Entries, entry)
 	}
-	b, err := json.MarshalIndent(file, "", "\t")
-	if err != nil {
+	if err := file.Check(); err != nil {
 		return err
 	}
-	return os.WriteFile(n.Network, append(b, '\n'), 0o644)
+	return os.WriteFile(n.Network, file.File(), 0o644)
+}
+
+// parseEntry reads ID@ADDR.
+func parseEntry(s string) (e directory.EntryRelay, err error) {
+	id, addr, _ := strings.Cut(s, "@")
+	if e.ID, err = onion.ParseID(id); err != nil {
+		return e, err
+	}
+	e.Addr, err = netip.ParseAddrPort(addr)
+	return e, err
 }

@@ -36,8 +36,13 @@ import (
 // maxMembers bounds each kind: the number is a byte of an address.
 const maxMembers = 250
 
-// DefaultReady is how long a network may take to carry traffic.
-const DefaultReady = time.Minute
+const (
+	// DefaultReady is how long a network may take to carry traffic.
+	DefaultReady = time.Minute
+
+	// DefaultViewEvery is how soon a relay that starts or ends is noticed.
+	DefaultViewEvery = time.Second
+)
 
 // The errors on which the program exits with 2 instead of 1: its user asked for
 // what can't be.
@@ -56,7 +61,8 @@ type Config struct {
 
 	LinkDelay time.Duration // one way, on every link; 0: none
 	State     string        // folder for keys, logs and the network file; made if missing
-	Ready     time.Duration // 0: DefaultReady
+	Ready     time.Duration // how long it may take to be ready; 0: DefaultReady
+	ViewEvery time.Duration // how often trackers sign a view; 0: DefaultViewEvery
 
 	Shoal, Tracker string // the programs
 
@@ -203,6 +209,9 @@ func Start(ctx context.Context, c Config) (n *Net, err error) {
 	}
 	if c.Ready == 0 {
 		c.Ready = DefaultReady
+	}
+	if c.ViewEvery == 0 {
+		c.ViewEvery = DefaultViewEvery
 	}
 	if c.State, err = filepath.Abs(c.State); err != nil {
 		return nil, err

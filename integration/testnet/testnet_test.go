@@ -5,6 +5,7 @@ package testnet
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -17,6 +18,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
 // TestMain lets the test binary stand in for the programs: these tests are
@@ -49,11 +53,15 @@ func play(args []string) int {
 	flags.Parse(args)
 
 	if *printID {
-		fmt.Println("identity@" + *advertise)
+		fmt.Printf("%v@%s\n", keyOf(*advertise), *advertise)
 		return 0
 	}
 	if role == "tracker" {
-		fmt.Printf("shoal://key@%s?a=1&network=%s\n", *advertise, *network)
+		link := fmt.Sprintf("shoal://%v@%s", keyOf(*advertise), *advertise)
+		if *network != "" {
+			link += "?entry=from-the-network-file&more"
+		}
+		fmt.Println(link)
 	}
 	if *printLink {
 		return 0
@@ -79,6 +87,8 @@ func play(args []string) int {
 	<-stop
 	return 0
 }
+
+func keyOf(addr string) onion.ID { return sha256.Sum256([]byte(addr)) }
 
 // config uses the test binary as both programs.
 func config(t *testing.T) Config {
@@ -130,11 +140,15 @@ func TestOneLineDescribesEverythingAndNothingIsLeft(t *testing.T) {
 	if len(got.Trackers) != 2 || len(got.Relays) != 3 || len(got.Sidecars) != 2 {
 		t.Fatalf("described: %s", lines[0])
 	}
-	if link := got.Trackers[0].Link; !strings.Contains(link, "&network="+got.Network) || !strings.Contains(link, got.Trackers[0].Addr) {
+	if link := got.Trackers[0].Link; !strings.HasSuffix(link, "?entry=from-the-network-file&more") || !strings.Contains(link, got.Trackers[0].Addr) {
 		t.Errorf("tracker link = %q, want the running tracker's, with its advertised address %s", link, got.Trackers[0].Addr)
 	}
-	if got.Relays[2].ID != "identity" || !strings.HasPrefix(got.Sidecars[1].SOCKS, "127.0.0.1:") || !strings.HasPrefix(got.Sidecars[1].Status, "http://127.0.0.1:") {
+	if got.Relays[2].ID != keyOf(got.Relays[2].Addr).String() || !strings.HasPrefix(got.Sidecars[1].SOCKS, "127.0.0.1:") || !strings.HasPrefix(got.Sidecars[1].Status, "http://127.0.0.1:") {
 		t.Errorf("described: %s", lines[0])
+	}
+	network, err := directory.LoadNetwork(got.Network)
+	if err != nil || !network.Test || len(network.Trackers) != 2 || len(network.Entries) != 3 || network.Entries[0].Addr.String() != got.Relays[0].Addr {
+		t.Errorf("the network file says %+v, %v", network, err)
 	}
 	var pids []int
 	for _, m := range got.Trackers {
