@@ -33,9 +33,12 @@ func (f Flow) String() string {
 
 // Trace is what was recorded.
 type Trace struct {
-	// Payload holds what each flow carried, its packets one after another.
-	// A flow of packets without payload is there too.
+	// Payload holds what each flow carried, its packets one after another;
+	// what TCP sent twice is there once. A flow of packets without payload is
+	// there too.
 	Payload map[Flow][]byte
+
+	next map[Flow]uint32 // the sequence number that follows, of TCP
 
 	// Other counts the packets that are not IP, by EtherType.
 	Other map[uint16]int
@@ -78,16 +81,29 @@ const window = 8
 // Finder finds pieces of a secret in other bytes.
 type Finder map[uint64]struct{}
 
-// NewFinder makes a Finder of every eight bytes in a row of every secret. The
-// secrets must be random: zeros are found everywhere. Shorter ones are not found.
+// NewFinder makes a Finder of every eight bytes in a row of every secret. Those
+// with few different bytes are left out: zeros are found everywhere.
 func NewFinder(secrets ...[]byte) Finder {
 	f := make(Finder)
 	for _, s := range secrets {
 		for i := 0; i+window <= len(s); i++ {
-			f[binary.BigEndian.Uint64(s[i:])] = struct{}{}
+			if telling(s[i : i+window]) {
+				f[binary.BigEndian.Uint64(s[i:])] = struct{}{}
+			}
 		}
 	}
 	return f
+}
+
+// telling says if at least half of the bytes of b differ from one another.
+func telling(b []byte) bool {
+	different := 0
+	for i, x := range b {
+		if bytes.IndexByte(b[:i], x) < 0 {
+			different++
+		}
+	}
+	return 2*different >= len(b)
 }
 
 // Find returns the place of the first piece of a secret in b, or -1.
@@ -110,10 +126,13 @@ func (f Finder) Find(b []byte) int {
 // add parses one packet as it comes from a packet socket without its link
 // header, and adds it to t, keeping at most keep bytes of its payload.
 func (t *Trace) add(etherType uint16, packet []byte, keep int) (kept int) {
-	f, payload, ok := parse(etherType, packet)
+	f, payload, seq, ok := parse(etherType, packet)
 	if !ok {
 		t.Other[etherType]++
 		return 0
+	}
+	if f.Protocol == TCP {
+		payload = t.unseen(f, seq, payload)
 	}
 	kept = min(len(payload), keep)
 	t.Cut += int64(len(payload) - kept)
@@ -121,8 +140,24 @@ func (t *Trace) add(etherType uint16, packet []byte, keep int) (kept int) {
 	return kept
 }
 
-// parse finds addresses, ports and payload of an IPv4 or IPv6 packet.
-func parse(etherType uint16, b []byte) (f Flow, payload []byte, ok bool) {
+// unseen returns what is new of a segment.
+func (t *Trace) unseen(f Flow, seq uint32, payload []byte) []byte {
+	if next, begun := t.next[f]; begun && len(payload) > 0 {
+		// Farther back than any window reaches, it is another connection.
+		if again := int32(next - seq); again > 0 && again < 64<<20 {
+			payload = payload[min(int(again), len(payload)):]
+			seq = next
+		}
+	}
+	if len(payload) > 0 {
+		t.next[f] = seq + uint32(len(payload))
+	}
+	return payload
+}
+
+// parse finds addresses, ports and payload of an IPv4 or IPv6 packet, and the
+// sequence number of TCP.
+func parse(etherType uint16, b []byte) (f Flow, payload []byte, seq uint32, ok bool) {
 	var from, to netip.Addr
 	first := true // of a packet's fragments
 	switch {
@@ -133,7 +168,7 @@ func parse(etherType uint16, b []byte) (f Flow, payload []byte, ok bool) {
 			total = len(b) // larger than the field can say
 		}
 		if header < 20 || total < header || total > len(b) {
-			return Flow{}, nil, false
+			return Flow{}, nil, 0, false
 		}
 		from, to = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
 		f.Protocol = b[9]
@@ -144,15 +179,16 @@ func parse(etherType uint16, b []byte) (f Flow, payload []byte, ok bool) {
 		f.Protocol = b[6]
 		payload = b[40:]
 	default:
-		return Flow{}, nil, false
+		return Flow{}, nil, 0, false
 	}
 	var ports [2]uint16
 	if header := headerSize(f.Protocol, payload); first && header > 0 {
 		ports = [2]uint16{binary.BigEndian.Uint16(payload), binary.BigEndian.Uint16(payload[2:])}
+		seq = binary.BigEndian.Uint32(payload[4:])
 		payload = payload[header:]
 	}
 	f.From, f.To = netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1])
-	return f, payload, true
+	return f, payload, seq, true
 }
 
 // headerSize returns the length of the TCP or UDP header of b, or 0.

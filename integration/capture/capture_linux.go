@@ -48,7 +48,7 @@ func Start(name string, keep int) (*Recorder, error) {
 		socket:   os.NewFile(uintptr(fd), "capture"),
 		loopback: iface.Flags&net.FlagLoopback != 0,
 		keep:     keep,
-		trace:    Trace{Payload: make(map[Flow][]byte), Other: make(map[uint16]int)},
+		trace:    Trace{Payload: make(map[Flow][]byte), next: make(map[Flow]uint32), Other: make(map[uint16]int)},
 		done:     make(chan error, 1),
 	}
 	go func() { r.done <- r.run() }()

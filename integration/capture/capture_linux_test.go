@@ -99,10 +99,13 @@ func TestAFinderFindsAnyPiece(t *testing.T) {
 	if at := finder.Find(noise); at != -1 {
 		t.Errorf("found in noise at %d", at)
 	}
-	for _, at := range []int{0, 1, 1000, len(secret) - 8} {
+	for _, at := range []int{0, 1, 1000, len(secret) - 8} { // of noise, practically every piece is telling
 		if got := finder.Find(slices.Concat(noise[:777], secret[at:at+8], noise[:3])); got != 777 {
 			t.Errorf("the piece at %d was found at %d, want 777", at, got)
 		}
+	}
+	if at := NewFinder(make([]byte, 100)).Find(make([]byte, 100)); at != -1 {
+		t.Errorf("zeros were found, at %d", at)
 	}
 	if finder.Find(nil) != -1 || finder.Find(secret[:7]) != -1 {
 		t.Error("found in too few bytes")
