@@ -20,8 +20,8 @@ func init() { os.Unsetenv(marker) }
 func Inside() bool { return inside }
 
 // Tests runs the tests of m inside, as TestMain's last line. Before it enters,
-// prepare does what needs the network and returns variables for the
-// environment; it may be nil.
-func Tests(m interface{ Run() int }, prepare func() ([]string, error)) {
+// prepare does what needs the network, in a folder that is removed at the end,
+// and returns variables for the environment; it may be nil.
+func Tests(m interface{ Run() int }, prepare func(dir string) (env []string, err error)) {
 	os.Exit(tests(m, prepare))
 }

@@ -120,7 +120,7 @@ func maskResolvers() error {
 	return nil
 }
 
-func tests(m interface{ Run() int }, prepare func() ([]string, error)) int {
+func tests(m interface{ Run() int }, prepare func(dir string) ([]string, error)) int {
 	if Inside() {
 		if err := Enter(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -128,20 +128,28 @@ func tests(m interface{ Run() int }, prepare func() ([]string, error)) int {
 		}
 		return m.Run()
 	}
-	var env []string
-	if prepare != nil {
-		var err error
-		if env, err = prepare(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return 1
-		}
-	}
-	code, err := Run(os.Args[1:], env)
+	code, err := enter(prepare)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return code
+}
+
+func enter(prepare func(dir string) ([]string, error)) (code int, err error) {
+	if prepare == nil {
+		return Run(os.Args[1:], nil)
+	}
+	dir, err := os.MkdirTemp("", "shoal-tests-")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(dir)
+	env, err := prepare(dir)
+	if err != nil {
+		return 0, err
+	}
+	return Run(os.Args[1:], env)
 }
 
 // Own makes every address of prefix one of this machine's, inside.

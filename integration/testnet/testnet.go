@@ -138,6 +138,9 @@ type Sidecar struct {
 
 	Process *process.Process `json:"-"`
 	Source  netip.Addr       `json:"-"` // what it dials from
+
+	name string
+	args []string
 }
 
 // Net is a running network. Its fields are what `shoal testnet` prints.
@@ -434,19 +437,46 @@ func (n *Net) startSidecar(flags []string) (*Sidecar, error) {
 		State:  filepath.Join(n.config.State, fmt.Sprintf("sidecar-%d", i+1)),
 		Source: address(3, i+1, 1),
 	}
-	args := append([]string{"proxy", "--network", n.Network, "--state", s.State,
+	s.args = append([]string{"proxy", "--network", n.Network, "--state", s.State,
 		"--socks", s.SOCKS, "--status", page.String()}, sourceFlag(s.Source)...)
 	if hops, set := n.config.hops(i); set {
-		args = append(args, "--hops", fmt.Sprint(hops))
+		s.args = append(s.args, "--hops", fmt.Sprint(hops))
 	}
-	args = slices.Concat(args, n.config.SidecarFlags, flags)
-	s.Process, err = n.startProcess(fmt.Sprintf("sidecar %d", i+1), exec.Command(n.config.Shoal, args...), s.State)
-	if err != nil {
+	s.args = slices.Concat(s.args, n.config.SidecarFlags, flags)
+	s.name = fmt.Sprintf("sidecar %d", i+1)
+	if err := n.run(s); err != nil {
 		return nil, err
 	}
-	s.PID = s.Process.PID()
 	n.Sidecars = append(n.Sidecars, s)
 	return s, nil
+}
+
+func (n *Net) run(s *Sidecar) (err error) {
+	s.Process, err = n.startProcess(s.name, exec.Command(n.config.Shoal, s.args...), s.State)
+	if err != nil {
+		return err
+	}
+	s.PID = s.Process.PID()
+	return nil
+}
+
+// Restart starts a sidecar again that was stopped, with the same flags and
+// state, and returns once it is ready.
+func (n *Net) Restart(ctx context.Context, s *Sidecar) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, n.config.Ready, fmt.Errorf("not ready within %v", n.config.Ready))
+	defer cancel()
+	n.forget(s.Process)
+	if err := n.run(s); err != nil {
+		return err
+	}
+	return n.awaitReady(ctx, s)
+}
+
+// forget takes a process that was stopped on purpose off the watch.
+func (n *Net) forget(p *process.Process) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.watched = slices.DeleteFunc(n.watched, func(w *process.Process) bool { return w == p })
 }
 
 // startProcess starts cmd, with the file log in its state folder, and watches it.

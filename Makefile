@@ -1,0 +1,54 @@
+# Shoal needs Go and nothing else set up by hand: what a target runs besides is
+# installed from the distribution's packages when it is missing.
+
+GO ?= go
+export CGO_ENABLED = 0
+BUILD = $(GO) build -trimpath -ldflags="-s -w"
+
+build: go
+	$(BUILD) -o bin/ ./cmd/shoal ./cmd/shoal-tracker
+
+# Everything has to compile for these too.
+cross: go
+	for target in darwin/arm64 darwin/amd64 windows/amd64 linux/arm64; do \
+		echo $$target; GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./... || exit 1; \
+	done
+
+# Formatting, vet, unit tests, fuzz corpora and integration, with the race detector.
+test: go
+	integration/prereq.sh test
+	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l .); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+
+# Two real torrent clients move a picture through a network on this machine.
+demo: build
+	integration/prereq.sh demo
+	bin/shoal demo
+
+# Every client to every other one, both ways of dialling.
+matrix: go
+	integration/prereq.sh test
+	SHOAL_MATRIX=all $(GO) test -count 1 -timeout 30m -v -run Matrix ./integration
+
+bench: build
+	integration/prereq.sh bench
+	$(GO) test -count 1 -timeout 60m -run '^$$' -bench . ./integration/bench
+
+# Every fuzz target for FUZZ; what it finds lands in the package's testdata.
+FUZZ ?= 10s
+fuzz: go
+	@$(GO) list -f '{{.Dir}}' ./... | while read -r dir; do \
+		for target in $$(cat $$dir/*_test.go 2>/dev/null | sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p'); do \
+			echo "$$dir $$target"; $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZ) $$dir || exit 1; \
+		done; done
+
+clean:
+	rm -rf bin
+
+go:
+	@command -v $(GO) >/dev/null || { echo "Shoal needs Go 1.26 or newer, from https://go.dev/dl/ (Debian's own is too old)"; exit 1; }
+	@GOTOOLCHAIN=local $(GO) version | awk '{ split(substr($$3, 3), v, "."); if (v[1] < 1 || v[1] == 1 && v[2] < 26) { \
+		print "Shoal needs Go 1.26 or newer, from https://go.dev/dl/ (Debian\047s own is too old); this is " $$3; exit 1 } }'
+
+.PHONY: build cross test demo matrix bench fuzz clean go
