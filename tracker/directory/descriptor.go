@@ -1,0 +1,248 @@
+package directory
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/shoal-p2p/shoal/circuit/onion"
+)
+
+const (
+	maxAddrs   = 4
+	maxKeys    = 2
+	maxFamily  = 16
+	maxContact = 128
+	maxProgram = 32
+
+	addrSize = 1 + 16 + 2
+	keySize  = 1 + onion.PublicKeySize
+
+	// MaxDescriptor is the longest descriptor, bytes: it fits one message.
+	MaxDescriptor = 1 + 32 + 8 + 8 + 1 + 1 + maxAddrs*addrSize + 1 + maxKeys*keySize + 1 + maxFamily*32 +
+		1 + maxContact + 1 + maxProgram + ed25519.SignatureSize
+)
+
+// Descriptor is what a relay says of itself.
+type Descriptor struct {
+	ID        onion.ID
+	Published int64            // seconds since 1970
+	Addrs     []netip.AddrPort // where it listens, the preferred first
+	Keys      []onion.PublicKey
+	Suite     onion.Suite
+	Rate      uint64     // bytes per second that it offers
+	Family    []onion.ID // relays of the same owner, ascending; each should say so too
+	Contact   string     // how to reach the owner, or empty
+	Program   string     // the version of the program
+
+	Sig [ed25519.SignatureSize]byte
+}
+
+// Sign signs d with the key whose public half becomes its ID, after checking
+// that ParseDescriptor will take it.
+func (d *Descriptor) Sign(key ed25519.PrivateKey) error {
+	d.ID = onion.ID(key.Public().(ed25519.PublicKey))
+	if len(d.Addrs) > maxAddrs || len(d.Keys) > maxKeys || len(d.Family) > maxFamily || len(d.Contact) > maxContact || len(d.Program) > maxProgram {
+		return fmt.Errorf("directory: descriptor with %d addresses, %d keys, %d relays of a family, %d bytes of contact, %d of version: at most %d, %d, %d, %d, %d",
+			len(d.Addrs), len(d.Keys), len(d.Family), len(d.Contact), len(d.Program), maxAddrs, maxKeys, maxFamily, maxContact, maxProgram)
+	}
+	b := d.Append(nil)
+	copy(d.Sig[:], ed25519.Sign(key, d.signed(b)))
+	_, err := ParseDescriptor(d.Append(b[:0]))
+	return err
+}
+
+// Verify reports whether d was signed by its own ID.
+func (d *Descriptor) Verify() error {
+	if !ed25519.Verify(d.ID[:], d.signed(d.Append(nil)), d.Sig[:]) {
+		return fmt.Errorf("directory: descriptor of %s not signed by its own key", d.ID.Short())
+	}
+	return nil
+}
+
+// CheckTime reports whether d is of now: what a tracker asks before it lists it.
+func (d *Descriptor) CheckTime(now time.Time) error {
+	switch age := now.Sub(time.Unix(d.Published, 0)); {
+	case age > DescriptorFor:
+		return fmt.Errorf("directory: descriptor of %s is %v old, at most %v", d.ID.Short(), age.Round(time.Second), DescriptorFor)
+	case age < -MaxClockError:
+		return fmt.Errorf("directory: descriptor of %s is %v in the future", d.ID.Short(), -age.Round(time.Second))
+	}
+	return nil
+}
+
+// CheckAddrs reports whether everyone can reach the addresses of d and nobody
+// is made to dial inside their own network. A test network lists any address.
+func (d *Descriptor) CheckAddrs(test bool) error {
+	for _, a := range d.Addrs {
+		if !test && !public(a.Addr()) {
+			return fmt.Errorf("directory: descriptor of %s names an address that is not public", d.ID.Short())
+		}
+	}
+	return nil
+}
+
+// local are ranges that netip knows no name for: shared by a provider's
+// customers (RFC 6598), "this network" (RFC 1122), benchmarks, which is also
+// where a sidecar's stand-ins live (RFC 2544), protocol assignments and
+// documentation (RFC 6890, 5737, 3849), reserved (RFC 1112), and the roads from
+// IPv6 back into IPv4 (RFC 6052, 8215, 3056, 4380).
+var local = prefixes("100.64.0.0/10", "0.0.0.0/8", "198.18.0.0/15", "192.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24",
+	"203.0.113.0/24", "240.0.0.0/4", "2001:db8::/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10", "::/96")
+
+func prefixes(ss ...string) (ps []netip.Prefix) {
+	for _, s := range ss {
+		ps = append(ps, netip.MustParsePrefix(s))
+	}
+	return ps
+}
+
+func public(a netip.Addr) bool {
+	if !a.IsGlobalUnicast() || a.IsPrivate() {
+		return false
+	}
+	for _, p := range local {
+		if p.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *Descriptor) signed(wire []byte) []byte {
+	return append([]byte(labelDescriptor), wire[:len(wire)-ed25519.SignatureSize]...)
+}
+
+// Append appends d's wire form, at most MaxDescriptor bytes, to b.
+func (d *Descriptor) Append(b []byte) []byte {
+	b = append(b, 1)
+	b = append(b, d.ID[:]...)
+	b = appendTime(b, d.Published)
+	b = binary.BigEndian.AppendUint64(b, d.Rate)
+	b = append(b, byte(d.Suite), byte(len(d.Addrs)))
+	for _, a := range d.Addrs {
+		b = appendAddr(b, a)
+	}
+	b = append(b, byte(len(d.Keys)))
+	for i := range d.Keys {
+		b = append(b, d.Keys[i].Number())
+		b = append(b, d.Keys[i].Bytes()...)
+	}
+	b = append(b, byte(len(d.Family)))
+	for _, id := range d.Family {
+		b = append(b, id[:]...)
+	}
+	b = append(b, byte(len(d.Contact)))
+	b = append(b, d.Contact...)
+	b = append(b, byte(len(d.Program)))
+	b = append(b, d.Program...)
+	return append(b, d.Sig[:]...)
+}
+
+// ParseDescriptor reads what Append wrote and keeps no reference to b. Whose
+// word it is, Verify tells.
+func ParseDescriptor(b []byte) (*Descriptor, error) {
+	if len(b) > MaxDescriptor {
+		return nil, fmt.Errorf("directory: descriptor of %d bytes, at most %d", len(b), MaxDescriptor)
+	}
+	r := reader{b: b}
+	if v := r.byte(); r.err == nil && v != 1 {
+		return nil, fmt.Errorf("directory: descriptor of version %d, this is 1", v)
+	}
+	d := &Descriptor{ID: r.key(), Published: r.time(), Rate: r.uint64(), Suite: onion.Suite(r.byte())}
+	if r.err == nil && !d.Suite.Valid() {
+		return nil, fmt.Errorf("directory: unknown suite %d", d.Suite)
+	}
+	for range r.count("addresses", 1, maxAddrs) {
+		d.Addrs = append(d.Addrs, r.addr())
+	}
+	for range r.count("onion keys", 1, maxKeys) {
+		d.Keys = append(d.Keys, r.onionKey())
+	}
+	if len(d.Keys) == 2 && d.Keys[0].Number() == d.Keys[1].Number() {
+		r.fail("directory: two onion keys have the number %d", d.Keys[0].Number())
+	}
+	for range r.count("relays of a family", 0, maxFamily) {
+		d.Family = append(d.Family, r.key())
+	}
+	for i, id := range d.Family {
+		if id == d.ID || i > 0 && bytes.Compare(d.Family[i-1][:], id[:]) >= 0 {
+			r.fail("directory: relays of a family out of order")
+		}
+	}
+	d.Contact = string(r.next(r.count("bytes of contact", 0, maxContact)))
+	d.Program = string(r.next(r.count("bytes of version", 0, maxProgram)))
+	if err := checkText(d.Contact, d.Program); err != nil {
+		r.fail("%w", err)
+	}
+	copy(d.Sig[:], r.next(ed25519.SignatureSize))
+	if r.end(); r.err != nil {
+		return nil, r.err
+	}
+	return d, nil
+}
+
+// checkText keeps what a terminal or a page would obey out of what operators
+// of others write.
+func checkText(contact, program string) error {
+	if !utf8.ValidString(contact) {
+		return errors.New("directory: contact is not UTF-8")
+	}
+	for _, c := range contact {
+		if !unicode.IsPrint(c) {
+			return fmt.Errorf("directory: contact holds the unprintable %U", c)
+		}
+	}
+	for _, c := range []byte(program) {
+		if c < ' ' || c > '~' {
+			return fmt.Errorf("directory: version holds the unprintable %#x", c)
+		}
+	}
+	return nil
+}
+
+func appendAddr(b []byte, a netip.AddrPort) []byte {
+	ip := a.Addr().AsSlice()
+	family := byte(4)
+	if len(ip) == 16 {
+		family = 6
+	}
+	b = append(append(b, family), ip...)
+	return binary.BigEndian.AppendUint16(b, a.Port())
+}
+
+func (r *reader) addr() netip.AddrPort {
+	size := 4
+	switch family := r.byte(); family {
+	case 4:
+	case 6:
+		size = 16
+	default:
+		r.fail("directory: unknown address family %d", family)
+	}
+	ip, ok := netip.AddrFromSlice(r.next(size))
+	port := r.uint16()
+	if !ok || ip.Is4In6() || ip.IsUnspecified() || ip.IsMulticast() || port == 0 {
+		r.fail("directory: address that can't be dialled")
+	}
+	return netip.AddrPortFrom(ip, uint16(port))
+}
+
+func (r *reader) onionKey() onion.PublicKey {
+	number := r.byte()
+	raw := r.next(onion.PublicKeySize)
+	if r.err != nil {
+		return onion.PublicKey{}
+	}
+	k, err := onion.ParsePublicKey(raw, number)
+	if err != nil {
+		r.fail("directory: %w", err)
+	}
+	return k
+}
