@@ -6,9 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"syscall"
 	"time"
 )
 
@@ -68,21 +66,18 @@ func (a *Authority) Handshake(ctx context.Context, conn net.Conn, host string) (
 		return nil, ErrNotAllowed
 	case refused != nil:
 		return nil, fmt.Errorf("%w: %w", ErrHandshake, refused)
-	case shown && turnedAway(err):
+	case shown && !isTimeout(err):
 		return nil, ErrDistrusted
 	}
 	return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
 }
 
-// turnedAway says if err is a client's that saw the certificate and left: by
-// an alert, or by hanging up.
-func turnedAway(err error) bool {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "remote error" { // crypto/tls's word for an alert from the other side
-		return true
-	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.ErrClosedPipe)
+// isTimeout tells a client that dawdles from one that saw the certificate and
+// left, by an alert or by hanging up. Not every alert can be read as one:
+// OpenSSL's for a certificate that it doesn't trust comes out as a bad MAC.
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
 }
 
 // conversation is a TLS conn of which a byte was read ahead.

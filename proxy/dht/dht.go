@@ -22,6 +22,8 @@ const (
 	MaxSwarms = 4096 // info-hashes remembered
 	MaxNew    = 20   // swarms an hour that the client may come to know here
 	maxWaiter = 32   // queries that wait for one swarm's peers
+	maxOnce   = 256  // info-hashes remembered that were asked for once
+	maxIDs    = 4    // the client's node ids remembered
 	maxTxn    = 64   // bytes of a transaction id
 
 	keep  = 24 * time.Hour   // an info-hash nobody asks for is forgotten

@@ -16,7 +16,9 @@ import (
 type Node struct {
 	cfg    Config
 	swarms map[swarm.Hash]*entry
-	newest []time.Time // when the last MaxNew new swarms were asked for, oldest first
+	newest []time.Time  // when the last MaxNew new swarms were asked for, oldest first
+	once   []swarm.Hash // asked for once so far, oldest first
+	ids    []string     // the client's own node ids, latest last
 }
 
 // entry is an info-hash that the client asked for.
@@ -66,6 +68,7 @@ func (n *Node) Handle(b []byte, client, to netip.AddrPort, now time.Time) Effect
 	if err != nil {
 		return c.fail(codeProtocol, err.Error())
 	}
+	n.meet(a.ID)
 	switch q.Method {
 	case "ping":
 		return c.reply(result{})
@@ -172,6 +175,9 @@ func (n *Node) nodes(w want) (r result) {
 
 // getPeers answers at once where the peers are known, else when Answer comes.
 func (c call) getPeers(h swarm.Hash, w want) Effects {
+	if !c.n.isMeant(h) {
+		return c.reply(c.n.nodes(w))
+	}
 	e, err := c.n.enter(h, c.now)
 	if err != nil {
 		eff := c.reply(c.n.nodes(w)) // no token: there is nothing to announce
@@ -200,6 +206,42 @@ func (c call) found(h swarm.Hash, e *entry, w want) result {
 		r.Values = append(r.Values, compact(p))
 	}
 	return r
+}
+
+// meet remembers the node ids that the client has. It changes its own when it
+// is told another address (BEP 42).
+func (n *Node) meet(id string) {
+	if slices.Contains(n.ids, id) {
+		return
+	}
+	if len(n.ids) == maxIDs {
+		n.ids = slices.Delete(n.ids, 0, 1)
+	}
+	n.ids = append(n.ids, id)
+}
+
+// isMeant says if a get_peers for h is for a torrent. libtorrent also sends it
+// for made-up info-hashes, in place of find_node: to refresh one bucket, and
+// then once only; to find its neighbours, and then h starts as its own node id
+// does. A torrent's is sent to one node after the other, and all are this one.
+func (n *Node) isMeant(h swarm.Hash) bool {
+	if n.swarms[h] != nil || n.cfg.Rule(h) != New {
+		return true
+	}
+	for _, id := range n.ids {
+		if id[:8] == string(h[:8]) {
+			return false
+		}
+	}
+	if i := slices.Index(n.once, h); i >= 0 {
+		n.once = slices.Delete(n.once, i, i+1)
+		return true
+	}
+	if len(n.once) == maxOnce {
+		n.once = slices.Delete(n.once, 0, 1)
+	}
+	n.once = append(n.once, h)
+	return false
 }
 
 // enter returns h's entry, made if the rules allow.
