@@ -158,10 +158,14 @@ func StopAll(ps []*Process) error {
 func Until(ctx context.Context, every time.Duration, done func() (bool, error), ps ...*Process) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	last := errors.New("not yet")
 	for {
 		ok, err := done()
 		if ok {
 			return nil
+		}
+		if err != nil && ctx.Err() == nil { // else it says only that
+			last = err
 		}
 		for _, p := range ps {
 			select {
@@ -173,10 +177,7 @@ func Until(ctx context.Context, every time.Duration, done func() (bool, error), 
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			if err == nil {
-				err = errors.New("not yet")
-			}
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("%w: %w", context.Cause(ctx), last)
 		}
 	}
 }

@@ -263,7 +263,12 @@ func (n *Net) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return n.awaitReady(ctx, n.Sidecars...)
+	for _, s := range n.Sidecars {
+		if err := s.awaitReady(ctx, n.watched...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // place is where a server is and what it is called, before it runs.
@@ -418,7 +423,7 @@ func (n *Net) AddSidecar(ctx context.Context, flags ...string) (*Sidecar, error)
 	if err != nil {
 		return nil, err
 	}
-	return s, n.awaitReady(ctx, s)
+	return s, s.awaitReady(ctx, s.Process)
 }
 
 func (n *Net) startSidecar(flags []string) (*Sidecar, error) {
@@ -469,7 +474,7 @@ func (n *Net) Restart(ctx context.Context, s *Sidecar) error {
 	if err := n.run(s); err != nil {
 		return err
 	}
-	return n.awaitReady(ctx, s)
+	return s.awaitReady(ctx, s.Process)
 }
 
 // forget takes a process that was stopped on purpose off the watch.
@@ -502,22 +507,18 @@ func (n *Net) startProcess(name string, cmd *exec.Cmd, state string) (*process.P
 	return p, nil
 }
 
-// awaitReady returns once all of sidecars say that they can carry traffic.
-func (n *Net) awaitReady(ctx context.Context, sidecars ...*Sidecar) error {
-	n.mu.Lock()
-	watched := slices.Clone(n.watched)
-	n.mu.Unlock()
-	for _, s := range sidecars {
-		err := process.Until(ctx, 20*time.Millisecond, func() (bool, error) {
-			now, err := s.ReadStatus(ctx)
-			if err == nil {
-				err = fmt.Errorf("it says: %s", now.Why)
-			}
-			return now.Ready, err
-		}, watched...)
-		if err != nil {
-			return fmt.Errorf("sidecar at %s: %w", s.SOCKS, err)
+// awaitReady returns once s says that it can carry traffic; with an error when
+// one of needed ends first.
+func (s *Sidecar) awaitReady(ctx context.Context, needed ...*process.Process) error {
+	err := process.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+		now, err := s.ReadStatus(ctx)
+		if err == nil {
+			err = fmt.Errorf("it says: %s", now.Why)
 		}
+		return now.Ready, err
+	}, needed...)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	return nil
 }
