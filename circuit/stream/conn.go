@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -29,8 +30,7 @@ const maxRead = 16
 //   - When both sides have ended their data, the Sender is told cell.Done.
 //
 // Errors: io.EOF; net.ErrClosed after Close, and for a Write after CloseWrite;
-// os.ErrDeadlineExceeded, also for bytes that Write already counted; ErrReset;
-// and what Fail was given.
+// os.ErrDeadlineExceeded; ErrReset; and what Fail or the Sender said.
 //
 // All methods are safe for concurrent use. None of the Sender's is called with
 // a lock held that a Receive or Fail could wait for.
@@ -222,7 +222,7 @@ func (c *Conn) writeRecord(p []byte) (int, error) {
 	if err := c.writeErr(); err != nil {
 		return n, err
 	}
-	if err == ErrCancelled {
+	if errors.Is(err, ErrCancelled) {
 		return n, nil // the deadline was moved meanwhile: try again
 	}
 	if err == nil {
@@ -535,7 +535,7 @@ func (c *Conn) receive(sealed []byte, release func()) (kept bool, err error) {
 func (c *Conn) takeData(data []byte, release func()) (kept bool, err error) {
 	switch {
 	case c.finIn:
-		return false, c.reset(cell.Protocol, fmt.Errorf("stream: DATA behind FIN"))
+		return false, c.reset(cell.Protocol, errors.New("stream: DATA behind FIN"))
 	case c.closed:
 		return false, c.reset(cell.Gone, net.ErrClosed)
 	case !c.window.receive(len(data)):

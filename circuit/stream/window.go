@@ -11,7 +11,7 @@ const (
 
 	// slowReads is how many round trips the reading of half a window may take
 	// before the window is found to be larger than its use.
-	slowReads = 8
+	slowReads = 16
 )
 
 // window decides how much the far side may send. It doubles when it was the
