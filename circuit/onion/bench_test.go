@@ -82,7 +82,7 @@ func BenchmarkFinish(b *testing.B) {
 	}
 }
 
-// cells returns a circuit whose relays all have one suite.
+// benchCircuit returns a circuit whose relays all have one suite.
 func benchCircuit(b *testing.B, n int, s Suite) (*Circuit, []*testRelay) {
 	relays := newRelays(b, n)
 	for _, r := range relays {
@@ -211,5 +211,30 @@ func BenchmarkAEAD(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkLayer shows in B/op what one circuit's layer holds of a relay's
+// memory, give or take what the garbage collector gets back at once.
+func BenchmarkLayer(b *testing.B) {
+	for _, s := range []Suite{AES256GCM, ChaCha20} {
+		b.Run(s.String(), func(b *testing.B) {
+			b.ReportAllocs()
+			var key [keySize]byte
+			for b.Loop() {
+				newRelayLayer(s, key, key, key, cell.Size, false)
+			}
+		})
+	}
+}
+
+// BenchmarkReplayCache shows in B/op what one entry holds.
+func BenchmarkReplayCache(b *testing.B) {
+	c := NewReplayCache(1 << 30)
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		c.Add(100, 100, tag(n))
+		n++
 	}
 }

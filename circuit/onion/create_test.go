@@ -330,21 +330,14 @@ func TestFailureNamesTheHopAndTheReason(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			carry(t, relays, create)
-			for _, r := range relays[:hop+1] {
-				r.peeled.answer = nil
-			}
-			again, err := Peel(create, relays[0].id, relays[0].key)
-			if err != nil {
-				t.Fatal(err)
-			}
-			peeled := []*Peeled{again}
-			for i := 1; i <= hop; i++ {
-				next, err := Peel(peeled[i-1].Create, relays[i].id, relays[i].key)
+			var peeled []*Peeled
+			for i := range hop + 1 {
+				x, err := Peel(create, relays[i].id, relays[i].key)
 				if err != nil {
 					t.Fatal(err)
 				}
-				peeled = append(peeled, next)
+				peeled = append(peeled, x)
+				create = x.Create
 			}
 			created := peeled[hop].Fail(cell.Unreachable)
 			for i := hop - 1; i >= 0; i-- {

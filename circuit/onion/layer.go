@@ -122,8 +122,7 @@ func (c *Circuit) Seal(b *[cell.Size]byte) {
 func (c *Circuit) Open(b *[cell.Size]byte) error {
 	for i := range c.backward {
 		if err := c.backward[i].open(b[:c.sizes[i]]); err != nil {
-			c.backward[0].clear() // an inner layer failed: the outer ones don't go on without it
-			return err
+			return err // and that layer opens nothing more
 		}
 	}
 	return nil

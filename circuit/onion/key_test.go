@@ -1,0 +1,92 @@
+package onion
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestIDSurvivesItsText(t *testing.T) {
+	id := ID{1, 2, 3, 0xff, 31: 0xfe}
+	got, err := ParseID(id.String())
+	if err != nil || got != id {
+		t.Errorf("ParseID(%s) = %v, %v", id, got, err)
+	}
+	if len(id.Short()) != 8 || !strings.HasPrefix(id.String(), id.Short()) {
+		t.Errorf("Short() = %s of %s", id.Short(), id)
+	}
+}
+
+func TestParseIDRefusesWhatStringDoesNotWrite(t *testing.T) {
+	good := ID{1, 2, 3}.String()
+	for i := range len(good) {
+		if _, err := ParseID(good[:i]); err == nil {
+			t.Errorf("accepted %q", good[:i])
+		}
+	}
+	for _, s := range []string{good + "A", good + "=", good[:42] + "B", "\n" + good, good + "\n", strings.Repeat("+", 43), strings.Repeat("é", 43)} {
+		if _, err := ParseID(s); err == nil {
+			t.Errorf("accepted %q", s)
+		}
+	}
+}
+
+func TestLogsShowNoWholeIdentityAndNoSecret(t *testing.T) {
+	key, err := ParsePrivateKey(bytes.Repeat([]byte{0xab}, PrivateKeySize), 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := ID{0xab, 0xab}
+	var b bytes.Buffer
+	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "id", id, "key", key)
+	fmt.Fprintf(&b, "%v %+v %#v %s", key, key, key, key)
+	for _, secret := range []string{id.String(), fmt.Sprintf("%x", key.Bytes()), fmt.Sprint(key.Bytes()), "171, 171", "0xab"} {
+		if strings.Contains(b.String(), secret) {
+			t.Errorf("%q shows %q", b.String(), secret)
+		}
+	}
+	if !strings.Contains(b.String(), id.Short()) {
+		t.Errorf("%q lacks %q", b.String(), id.Short())
+	}
+}
+
+func TestKeysSurviveTheirBytes(t *testing.T) {
+	key, err := GenerateKey(200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParsePrivateKey(key.Bytes(), 200)
+	if err != nil || again.Public() != key.Public() {
+		t.Errorf("private key: %v", err)
+	}
+	public, err := ParsePublicKey(key.Public().Bytes(), 200)
+	if err != nil || public != key.Public() || public.Number() != 200 || public.IsZero() {
+		t.Errorf("public key: %v", err)
+	}
+	if !(PublicKey{}).IsZero() {
+		t.Error("the zero key is a key")
+	}
+	for i := range key.Bytes() {
+		if _, err := ParsePrivateKey(key.Bytes()[:i], 200); err == nil {
+			t.Errorf("accepted %d bytes of a private key", i)
+		}
+	}
+	for i := range key.Public().Bytes() {
+		if _, err := ParsePublicKey(key.Public().Bytes()[:i], 200); err == nil {
+			t.Errorf("accepted %d bytes of a public key", i)
+		}
+	}
+	if _, err := ParsePublicKey(bytes.Repeat([]byte{0xff}, PublicKeySize), 1); err == nil {
+		t.Error("accepted a public key with numbers beyond ML-KEM's modulus")
+	}
+}
+
+func TestSuitesAreThoseOfThisVersion(t *testing.T) {
+	for s, want := range map[Suite]string{AES256GCM: "aes-256-gcm", ChaCha20: "chacha20-poly1305", 2: "suite 2"} {
+		if s.String() != want || s.Valid() != (s < 2) {
+			t.Errorf("suite %d is %q, valid %v", uint8(s), s, s.Valid())
+		}
+	}
+}
