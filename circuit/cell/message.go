@@ -23,6 +23,13 @@ const (
 // TokenSize is the length of what OPEN names a registration by, bytes.
 const TokenSize = 32
 
+// StreamFloor is how many records a stream may send before its meeting relay
+// has allowed any.
+const StreamFloor = 8
+
+// Reserve is the circuit credit that data leaves to control messages, cells.
+const Reserve = 4
+
 // Message is one message of a circuit's innermost layer. Body is not copied.
 type Message struct {
 	Stream uint32

@@ -66,6 +66,7 @@ var (
 	ErrUnreachable = errors.New("the peer can't be reached")   // reply 4
 	ErrNotReady    = errors.New("no way to the trackers yet")  // a failure reason that heals by itself
 	ErrNoTracker   = errors.New("no tracker could be reached") // likewise
+	ErrLeft        = errors.New("the swarm was left")          // join again
 )
 
 // Conn is a stream to a peer.

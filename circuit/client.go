@@ -1,0 +1,194 @@
+package circuit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/link"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/stream"
+)
+
+// Config is what a Client is made of; all fields must be set.
+type Config struct {
+	Links   *link.Pool
+	Chooser *path.Chooser
+	Relays  func() []path.Relay // the directory as it is now
+	Step    func() uint32       // the network's time step
+	Own     int                 // own relays before the last hop
+	Budget  *link.Budget        // what the windows of all circuits may promise
+}
+
+// Client builds circuits, and knows which stand.
+type Client struct {
+	cfg Config
+
+	mu  sync.Mutex
+	all map[*Circuit]struct{} // guarded by mu
+}
+
+// New returns a client.
+func New(cfg Config) *Client {
+	return &Client{cfg: cfg, all: make(map[*Circuit]struct{})}
+}
+
+// Want says which circuit to build.
+type Want struct {
+	Use  Use
+	Key  path.Key   // circuits of different keys share nothing but guards
+	Last path.Relay // the last hop: a meeting relay or a tracker
+
+	// Direct dials Last itself. Only entry relays and guards may be Last then.
+	Direct bool
+
+	// Visit is told of streams that others open; it may take its time.
+	Visit func(*Circuit, Visitor)
+}
+
+const (
+	attempts     = 3 // paths tried for one circuit
+	buildTimeout = 12 * time.Second
+)
+
+// Build builds a circuit, over another path when one fails. The error says how
+// the last attempt ended.
+func (c *Client) Build(ctx context.Context, w Want) (*Circuit, error) {
+	return c.build(ctx, w, nil, nil)
+}
+
+// Dial is Build and then Circuit.Dial, in one round trip.
+func (c *Client) Dial(ctx context.Context, w Want, k Call) (*Circuit, *stream.Conn, error) {
+	call, err := k.start()
+	if err != nil {
+		return nil, nil, err
+	}
+	var id uint32
+	var e *entry
+	early := cell.Message{Stream: 1, Verb: cell.Open, Body: call.message}.Append(nil)
+	circuit, err := c.build(ctx, w, early, func(c *Circuit) { id, e, _ = c.add(0) })
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := circuit.finish(ctx, id, e, call)
+	return circuit, conn, err
+}
+
+// Request is Build and then Circuit.Request, in one round trip where the
+// request is short enough to ride in CREATE.
+func (c *Client) Request(ctx context.Context, w Want, kind byte, body []byte, most int) (*Circuit, []byte, error) {
+	var id uint32
+	var e *entry
+	m := cell.Message{Stream: 1, Verb: cell.Request, Body: append([]byte{kind}, body...)}
+	early := m.Append(nil)
+	fits := len(early) <= cell.EarlySize
+	prepare := func(c *Circuit) { id, e, _ = c.add(most) }
+	if !fits {
+		early, prepare = nil, nil
+	}
+	circuit, err := c.build(ctx, w, early, prepare)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !fits {
+		reply, err := circuit.Request(ctx, kind, body, most)
+		return circuit, reply, err
+	}
+	answer, err := circuit.await(ctx, id, e, cell.Answer)
+	if err != nil {
+		return circuit, nil, err
+	}
+	circuit.remove(id)
+	return circuit, answer.Body, nil
+}
+
+func (c *Client) build(ctx context.Context, w Want, early []byte, prepare func(*Circuit)) (*Circuit, error) {
+	var last error
+	for range attempts {
+		var own []path.Relay
+		if !w.Direct {
+			var err error
+			own, err = c.cfg.Chooser.Choose(time.Now(), c.cfg.Relays(), w.Key, c.cfg.Own, w.Last)
+			if err != nil {
+				return nil, fmt.Errorf("circuit: %w", err)
+			}
+		}
+		circuit, err := c.attempt(ctx, w, append(own, w.Last), early, prepare)
+		if err == nil {
+			c.keep(circuit)
+			return circuit, nil
+		}
+		last = err
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, last
+}
+
+// attempt builds one circuit along way, and tells the chooser how it went.
+func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []byte, prepare func(*Circuit)) (*Circuit, error) {
+	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
+	defer cancel()
+	first := way[0]
+	l, err := c.cfg.Links.Get(ctx, first.ID, first.Addr)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			c.cfg.Chooser.GuardDown(time.Now(), first.ID)
+		}
+		return nil, fmt.Errorf("circuit: first hop: %w", err)
+	}
+	c.cfg.Chooser.GuardUp(first.ID)
+	hops := make([]onion.Hop, len(way))
+	for i, r := range way {
+		hops[i] = onion.Hop{ID: r.ID, Key: r.Key, Suite: r.Suite}
+	}
+	p := plan{use: w.Use, hops: hops, step: c.cfg.Step(), early: early, visit: w.Visit, budget: c.cfg.Budget, prepare: prepare}
+	circuit, err := p.build(ctx, l)
+	if err == nil {
+		c.cfg.Chooser.GuardResult(first.ID, true)
+		return circuit, nil
+	}
+	var failed *onion.HopError
+	switch {
+	case errors.As(err, &failed) && failed.Hop+1 < len(way):
+		c.cfg.Chooser.EdgeFailed(time.Now(), way[failed.Hop].ID, way[failed.Hop+1].ID)
+	case !errors.Is(err, context.Canceled):
+		c.cfg.Chooser.GuardResult(first.ID, false)
+	}
+	return nil, err
+}
+
+// keep lists a circuit until it is over.
+func (c *Client) keep(circuit *Circuit) {
+	c.mu.Lock()
+	c.all[circuit] = struct{}{}
+	c.mu.Unlock()
+	circuit.onEnd(func() {
+		c.mu.Lock()
+		delete(c.all, circuit)
+		c.mu.Unlock()
+	})
+}
+
+// Circuits returns the circuits that stand.
+func (c *Client) Circuits() []*Circuit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]*Circuit, 0, len(c.all))
+	for circuit := range c.all {
+		out = append(out, circuit)
+	}
+	return out
+}
+
+// Close ends all circuits.
+func (c *Client) Close() {
+	for _, circuit := range c.Circuits() {
+		circuit.Close()
+	}
+}

@@ -1,0 +1,152 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/onion"
+)
+
+// Pool keeps one dialled link per neighbour and closes it when it has long
+// carried nothing. Its fields are set before Run.
+type Pool struct {
+	// DialTCP reaches addr; nil means a net.Dialer.
+	DialTCP func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
+
+	// Certificate shows who dials; nil shows nobody.
+	Certificate *tls.Certificate
+
+	// DialTimeout bounds dialling and both handshakes; 0 means 10 s.
+	DialTimeout time.Duration
+
+	// Idle is how long a link without circuits is kept; 0 means 5 minutes.
+	Idle time.Duration
+
+	mu    sync.Mutex
+	ctx   context.Context // guarded by mu: Run's
+	links map[onion.ID]*pooled
+	wg    sync.WaitGroup
+}
+
+type pooled struct {
+	ready chan struct{} // closed when link or err is set
+	link  *Link
+	err   error
+}
+
+// Run closes idle links until ctx ends, then all of them.
+func (p *Pool) Run(ctx context.Context) {
+	p.mu.Lock()
+	p.ctx = ctx
+	p.mu.Unlock()
+	idle := p.Idle
+	if idle == 0 {
+		idle = 5 * time.Minute
+	}
+	tick := time.NewTicker(max(idle/4, time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			p.wg.Wait()
+			return
+		case <-tick.C:
+			for _, l := range p.Links() {
+				if l.Idle() > idle {
+					l.Close()
+				}
+			}
+		}
+	}
+}
+
+// Links returns the links that stand.
+func (p *Pool) Links() []*Link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var all []*Link
+	for _, e := range p.links {
+		if e.link != nil {
+			all = append(all, e.link)
+		}
+	}
+	return all
+}
+
+// Get returns the link to id, dialling addr when there is none. Many callers
+// share one attempt.
+func (p *Pool) Get(ctx context.Context, id onion.ID, addr netip.AddrPort) (*Link, error) {
+	p.mu.Lock()
+	if p.ctx == nil || p.ctx.Err() != nil {
+		p.mu.Unlock()
+		return nil, ErrClosed
+	}
+	e := p.links[id]
+	if e != nil && e.link != nil {
+		select {
+		case <-e.link.Done():
+			e = nil
+		default:
+		}
+	}
+	if e == nil {
+		e = &pooled{ready: make(chan struct{})}
+		if p.links == nil {
+			p.links = make(map[onion.ID]*pooled)
+		}
+		p.links[id] = e
+		p.wg.Go(func() { p.dial(p.ctx, e, id, addr) })
+	}
+	p.mu.Unlock()
+	select {
+	case <-e.ready:
+		return e.link, e.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// dial makes the link for e and carries it until it dies.
+func (p *Pool) dial(ctx context.Context, e *pooled, id onion.ID, addr netip.AddrPort) {
+	l, err := p.connect(ctx, id, addr)
+	p.mu.Lock()
+	if e.link, e.err = l, err; err != nil {
+		delete(p.links, id)
+	}
+	p.mu.Unlock()
+	close(e.ready)
+	if err != nil {
+		return
+	}
+	l.Run(ctx, nil)
+	p.mu.Lock()
+	if p.links[id] == e {
+		delete(p.links, id)
+	}
+	p.mu.Unlock()
+}
+
+func (p *Pool) connect(ctx context.Context, id onion.ID, addr netip.AddrPort) (*Link, error) {
+	timeout := p.DialTimeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	dial := p.DialTCP
+	if dial == nil {
+		dial = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", addr.String())
+		}
+	}
+	conn, err := dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("link: %w", err)
+	}
+	return Dial(ctx, conn, id, p.Certificate)
+}

@@ -1,0 +1,157 @@
+package link
+
+import (
+	"bufio"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+)
+
+// Certificate makes the self-signed certificate by which key's owner is known
+// on its links. What counts is the key; nothing else in it is read.
+func Certificate(key ed25519.PrivateKey) (tls.Certificate, error) {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC), // RFC 5280: no expiry
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("link: own certificate: %w", err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}
+
+// config is what both ends share: TLS 1.3 alone, the standard library's hybrid
+// key exchange, no tickets and so no early data.
+func config() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
+}
+
+// identity returns the Ed25519 key of the other side's certificate.
+func identity(s tls.ConnectionState) (id onion.ID, err error) {
+	if len(s.PeerCertificates) != 1 {
+		return id, fmt.Errorf("link: %d certificates, want 1", len(s.PeerCertificates))
+	}
+	key, ok := s.PeerCertificates[0].PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return id, fmt.Errorf("link: certificate holds a %T, want an Ed25519 key", s.PeerCertificates[0].PublicKey)
+	}
+	return onion.ID(key), nil
+}
+
+// Dial makes the link to the relay or tracker that id names over conn, which it
+// owns from here on. With a nil cert the link shows no identity.
+func Dial(ctx context.Context, conn net.Conn, id onion.ID, cert *tls.Certificate) (*Link, error) {
+	cfg := config()
+	cfg.InsecureSkipVerify = true // the chain means nothing here: the key is pinned below
+	cfg.VerifyConnection = func(s tls.ConnectionState) error {
+		got, err := identity(s)
+		if err == nil && got != id {
+			err = errors.New("link: the other side shows another key than the one it is known by")
+		}
+		return err
+	}
+	if cert != nil {
+		cfg.Certificates = []tls.Certificate{*cert}
+	}
+	w := newWire(conn)
+	c := tls.Client(w, cfg)
+	return start(ctx, c, w, true, func() (onion.ID, error) { return id, nil })
+}
+
+// Accept makes the link that the other side of conn asks for; it owns conn from
+// here on. The other side may show an identity or none.
+func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate) (*Link, error) {
+	cfg := config()
+	cfg.Certificates = []tls.Certificate{cert}
+	cfg.ClientAuth = tls.RequestClientCert
+	w := newWire(conn)
+	c := tls.Server(w, cfg)
+	return start(ctx, c, w, false, func() (onion.ID, error) {
+		if s := c.ConnectionState(); len(s.PeerCertificates) > 0 {
+			return identity(s)
+		}
+		return onion.ID{}, nil
+	})
+}
+
+// start shakes hands and exchanges the version byte.
+func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, peer func() (onion.ID, error)) (*Link, error) {
+	stop := context.AfterFunc(ctx, func() { w.Conn.Close() })
+	defer stop()
+	fail := func(err error) (*Link, error) {
+		w.Conn.Close()
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return nil, fmt.Errorf("link: handshake: %w", err)
+	}
+	if err := c.HandshakeContext(ctx); err != nil {
+		return fail(err)
+	}
+	if _, err := c.Write([]byte{cell.Version}); err != nil {
+		return fail(err)
+	}
+	var v [1]byte
+	if _, err := io.ReadFull(c, v[:]); err != nil {
+		return fail(err)
+	}
+	if v[0] != cell.Version {
+		return fail(fmt.Errorf("the other side speaks version %d, this is %d", v[0], cell.Version))
+	}
+	id, err := peer()
+	if err != nil {
+		return fail(err)
+	}
+	if !stop() {
+		return fail(ctx.Err())
+	}
+	return newLink(c, w, id, dialled), nil
+}
+
+// wire sits under the TLS record layer: it reads big and, while held, gathers
+// records so that a batch of cells is one write to the socket.
+type wire struct {
+	net.Conn
+	r    *bufio.Reader
+	held bool
+	out  []byte
+}
+
+func newWire(c net.Conn) *wire {
+	return &wire{Conn: c, r: bufio.NewReaderSize(c, readSize)}
+}
+
+func (w *wire) Read(b []byte) (int, error) { return w.r.Read(b) }
+
+func (w *wire) Write(b []byte) (int, error) {
+	if w.held {
+		w.out = append(w.out, b...)
+		return len(b), nil
+	}
+	return w.Conn.Write(b)
+}
+
+// batch writes b through c as one write to the socket.
+func (w *wire) batch(c *tls.Conn, b []byte) error {
+	w.held, w.out = true, w.out[:0]
+	_, err := c.Write(b)
+	w.held = false
+	if err != nil {
+		return err
+	}
+	_, err = w.Conn.Write(w.out)
+	return err
+}

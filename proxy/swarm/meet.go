@@ -1,0 +1,246 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit"
+	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/tracker/announce"
+)
+
+// binding is one meeting relay of this member's.
+type binding struct {
+	relay   onion.ID
+	circuit *circuit.Circuit // nil while it is built
+	days    map[announce.Day]bool
+	busy    bool      // being built or registered
+	retry   time.Time // not before
+	fails   int
+}
+
+// bind has as many meeting relays registered for the days of now as there are
+// to be. It starts what is missing and does not wait.
+func (m *member) bind(work *sync.WaitGroup) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	days := announce.Days(m.id.hash, time.Now())
+	var have []onion.ID
+	for id, b := range m.bound {
+		if b.circuit != nil && over(b.circuit) && !b.busy {
+			b.circuit, b.days = nil, nil
+			b.fails++
+			b.retry = time.Now().Add(jitter(backoff(b.fails)))
+			m.signalLocked()
+		}
+		if b.fails >= 3 && b.circuit == nil && !b.busy { // another meeting relay instead
+			delete(m.bound, id)
+			continue
+		}
+		have = append(have, id)
+	}
+	if missing := m.net.cfg.Meetings - len(have); missing > 0 {
+		relays := m.net.cfg.Relays()
+		for range missing {
+			r, err := m.net.cfg.Chooser.ChooseMeeting(relays, 1, have...)
+			if err != nil {
+				break
+			}
+			m.bound[r[0].ID] = &binding{relay: r[0].ID}
+			have = append(have, r[0].ID)
+		}
+	}
+	for _, b := range m.bound {
+		if b.busy || time.Now().Before(b.retry) {
+			continue
+		}
+		for _, d := range days {
+			if b.circuit == nil || !b.days[d] {
+				b.busy = true
+				work.Go(func() { m.register(b, days) })
+				break
+			}
+		}
+	}
+}
+
+func backoff(fails int) time.Duration {
+	return min(time.Second<<min(fails, 8), 5*time.Minute)
+}
+
+// signalLocked tells all who wait that bound has changed. Caller holds mu.
+func (m *member) signalLocked() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// register builds b's circuit if need be and registers for days.
+func (m *member) register(b *binding, days []announce.Day) {
+	ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
+	defer cancel()
+	m.mu.Lock()
+	c := b.circuit
+	m.mu.Unlock()
+	err := m.registerOn(ctx, b, &c, days)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b.busy = false
+	if err != nil {
+		if c != nil {
+			c.Close()
+		}
+		b.circuit, b.days = nil, nil
+		b.fails++
+		b.retry = time.Now().Add(jitter(backoff(b.fails)))
+		time.AfterFunc(time.Until(b.retry), m.wake)
+	} else {
+		if m.left {
+			c.Close()
+			return
+		}
+		fresh := b.circuit != c
+		b.circuit, b.fails = c, 0
+		b.days = make(map[announce.Day]bool)
+		for _, d := range days {
+			b.days[d] = true
+		}
+		if fresh {
+			go func() { // a circuit that dies is replaced at once, not at the next tick
+				select {
+				case <-c.Done():
+					m.wake()
+				case <-m.ctx.Done():
+				}
+			}()
+		}
+		if !m.next.IsZero() { // the record names other relays than it did
+			m.next = time.Now()
+			m.wake()
+		}
+	}
+	m.signalLocked()
+}
+
+func (m *member) registerOn(ctx context.Context, b *binding, c **circuit.Circuit, days []announce.Day) error {
+	if *c == nil {
+		relay, ok := m.net.cfg.Relay(b.relay)
+		if !ok {
+			return errors.New("swarm: the meeting relay has left the directory")
+		}
+		var err error
+		*c, err = m.net.cfg.Circuits.Build(ctx, circuit.Want{Use: circuit.ForInbound, Key: m.path, Last: relay, Visit: m.visited})
+		if err != nil {
+			return err
+		}
+	}
+	for _, d := range days {
+		r := announce.SignRegister(m.keys, b.relay, (*c).Confirm(), d)
+		if err := (*c).Register(ctx, r.Append(nil)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meetings returns what the record says of where to meet under day.
+func (m *member) meetings(day announce.Day) []announce.Meeting {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []announce.Meeting
+	for id, b := range m.bound {
+		if b.circuit != nil && b.days[day] && len(out) < announce.MaxMeetings {
+			out = append(out, m.keys.Meeting(id, day))
+		}
+	}
+	return out
+}
+
+// awaitBound waits until the member can be met somewhere.
+func (m *member) awaitBound(ctx context.Context) error {
+	for {
+		m.mu.Lock()
+		changed := m.changed
+		ready := false
+		for _, b := range m.bound {
+			ready = ready || b.circuit != nil
+		}
+		m.mu.Unlock()
+		if ready {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.ctx.Done():
+			return ErrLeft
+		}
+	}
+}
+
+// visited answers a stream that somebody opens at one of the meeting relays.
+func (m *member) visited(c *circuit.Circuit, v circuit.Visitor) {
+	relay, ok := m.tokenRelay(c, v.Token)
+	if !ok {
+		c.Refuse(v, cell.UnknownToken)
+		return
+	}
+	keys, answer, peer, counter, err := stream.Respond(stream.PrivateKey(m.keys.StreamKey()),
+		announce.Prologue(m.id.hash, relay, v.Token), v.Message)
+	if err != nil {
+		c.Refuse(v, cell.Protocol)
+		return
+	}
+	if !m.counters.Accept(peer, counter) {
+		c.Refuse(v, cell.Replayed)
+		return
+	}
+	conn, err := c.Accept(v, keys, answer, m.net.cfg.Budget)
+	if err != nil {
+		return
+	}
+	select {
+	case <-conn.Confirmed():
+	case <-time.After(confirmWait):
+		conn.Close()
+		return
+	case <-c.Done():
+		return
+	case <-m.ctx.Done():
+		conn.Close()
+		return
+	}
+	select {
+	case m.arrived <- arrival{Key(peer), conn}:
+	default:
+		conn.Close() // nobody takes them: the client is not there
+	}
+}
+
+// tokenRelay returns the relay at which token of circuit c is registered.
+func (m *member) tokenRelay(c *circuit.Circuit, token [32]byte) (onion.ID, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, b := range m.bound {
+		if b.circuit != c && !b.busy {
+			continue
+		}
+		for _, d := range append(announce.Days(m.id.hash, time.Now()), days(b)...) {
+			if announce.Token(m.keys.Meeting(id, d).R, id, d) == token {
+				return id, true
+			}
+		}
+	}
+	return onion.ID{}, false
+}
+
+func days(b *binding) (out []announce.Day) {
+	for d := range b.days {
+		out = append(out, d)
+	}
+	return out
+}

@@ -1,0 +1,280 @@
+package swarm
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-p2p/shoal/circuit"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/tracker/announce"
+)
+
+const (
+	recordLife  = 90 * time.Minute // how long a record is valid; renewed at the tracker's interval
+	maxKnown    = 2048             // members remembered of one swarm
+	maxArrived  = 64               // streams that wait for Accept
+	forcedHour  = 30               // circuits an hour that others can make a membership build
+	confirmWait = 15 * time.Second // for a visitor's first record
+	circuitIdle = 2 * time.Minute  // an outbound or tracker circuit without streams
+	leaveWait   = 3 * time.Second  // for withdrawals
+	abandoned   = 2 * time.Hour    // without an announce or a stream: the client is gone
+	maintain    = 15 * time.Second
+)
+
+// member implements Swarm.
+type member struct {
+	net   *Net
+	id    memberID
+	keys  *announce.Member
+	path  path.Key
+	ctx   context.Context // ends with the membership
+	close context.CancelFunc
+	over  chan struct{} // closed when run is over
+
+	arrived chan arrival
+	forced  *rate.Limiter
+	counter atomic.Uint64
+
+	kick chan struct{} // wakes keepBound
+
+	mu       sync.Mutex
+	union    *announce.Union
+	started  bool // the client has announced and not stopped
+	seeder   bool
+	heard    time.Time // the client's last announce
+	next     time.Time // when the record is to be renewed
+	sequence uint64
+	seeds    uint32
+	leeches  uint32
+	bound    map[onion.ID]*binding  // meeting relays
+	changed  chan struct{}          // closed and replaced when bound changes
+	outbound map[onion.ID]*outbound // circuits to others' meeting relays
+	asks     map[onion.ID]*ask      // circuits to trackers
+	counters stream.Counters
+	left     bool
+}
+
+type arrival struct {
+	peer Key
+	conn *stream.Conn
+}
+
+func newMember(n *Net, id memberID, secret *announce.Secret) *member {
+	keys := secret.Member(id.hash)
+	own := [][32]byte{keys.S()}
+	if old, ok := secret.Previous(id.hash); ok {
+		own = append(own, old.S())
+	}
+	ctx, cancel := context.WithCancel(n.ctx)
+	m := &member{
+		net: n, id: id, keys: keys, path: pathKey(keys), ctx: ctx, close: cancel, over: make(chan struct{}),
+		arrived: make(chan arrival, maxArrived), forced: rate.NewLimiter(rate.Every(time.Hour/forcedHour), forcedHour),
+		kick: make(chan struct{}, 1), union: announce.NewUnion(maxKnown, own...), heard: time.Now(),
+		bound: make(map[onion.ID]*binding), changed: make(chan struct{}), outbound: make(map[onion.ID]*outbound),
+		asks: make(map[onion.ID]*ask),
+	}
+	m.counter.Store(uint64(time.Now().UnixNano()))
+	return m
+}
+
+// Hash implements Swarm.
+func (m *member) Hash() Hash { return m.id.hash }
+
+// Self implements Swarm.
+func (m *member) Self() Key { return m.keys.E() }
+
+// Accept implements Swarm.
+func (m *member) Accept(ctx context.Context) (Key, Conn, error) {
+	select {
+	case a := <-m.arrived:
+		return a.peer, m.net.counted(a.conn), nil
+	case <-ctx.Done():
+		return Key{}, nil, ctx.Err()
+	case <-m.ctx.Done():
+		return Key{}, nil, ErrLeft
+	}
+}
+
+// Leave implements Swarm.
+func (m *member) Leave() {
+	m.mu.Lock()
+	first := !m.left
+	m.left = true
+	m.mu.Unlock()
+	if first {
+		ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
+		m.withdraw(ctx)
+		cancel()
+		m.close()
+	}
+	<-m.over
+}
+
+// run keeps what the membership needs until it ends.
+func (m *member) run(ctx context.Context) {
+	defer close(m.over)
+	defer m.net.forget(m)
+	tick := time.NewTicker(maintain)
+	defer tick.Stop()
+	var work sync.WaitGroup
+	for {
+		select {
+		case <-m.ctx.Done():
+			m.mu.Lock()
+			m.left = true
+			m.mu.Unlock()
+			work.Wait()
+			m.drop()
+			return
+		case <-tick.C:
+		case <-m.kick:
+		}
+		if m.gone() {
+			work.Go(m.abandon)
+			continue
+		}
+		if m.started0() {
+			m.bind(&work)
+		}
+		m.sweep()
+		if m.due() {
+			work.Go(func() {
+				ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+				defer cancel()
+				m.publish(ctx, announce.MaxRecords)
+			})
+		}
+	}
+}
+
+func (m *member) wake() {
+	select {
+	case m.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (m *member) started0() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.started && !m.left
+}
+
+// gone reports whether the client seems to have left without a word.
+func (m *member) gone() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.left && time.Since(m.heard) > abandoned && m.quiet()
+}
+
+// quiet reports whether no stream is open. Caller holds mu.
+func (m *member) quiet() bool {
+	for _, b := range m.bound {
+		if b.circuit != nil {
+			if n, _ := b.circuit.Streams(); n > 0 {
+				return false
+			}
+		}
+	}
+	for _, o := range m.outbound {
+		if o.circuit != nil {
+			if n, _ := o.circuit.Streams(); n > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// abandon is Leave from within run.
+func (m *member) abandon() {
+	m.mu.Lock()
+	first := !m.left
+	m.left = true
+	m.mu.Unlock()
+	if first {
+		ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
+		m.withdraw(ctx)
+		cancel()
+		m.close()
+	}
+}
+
+// due reports whether the record is to be renewed, once for each time that it is.
+func (m *member) due() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.started || m.left || m.next.IsZero() || time.Now().Before(m.next) {
+		return false
+	}
+	m.next = time.Now().Add(time.Minute) // unless publish says otherwise
+	return true
+}
+
+// sweep closes circuits that nothing has used for a while, and forgets dead ones.
+func (m *member) sweep() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.union.Expire(time.Now())
+	idle := func(c *circuit.Circuit) bool {
+		_, idle := c.Streams()
+		return idle > circuitIdle
+	}
+	for id, o := range m.outbound {
+		if o.circuit != nil && (over(o.circuit) || idle(o.circuit)) {
+			o.circuit.Close()
+			delete(m.outbound, id)
+		}
+	}
+	for _, a := range m.asks {
+		a.sweep(idle)
+	}
+}
+
+// drop closes every circuit, and with them every stream.
+func (m *member) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range m.bound {
+		if b.circuit != nil {
+			b.circuit.Close()
+		}
+	}
+	for _, o := range m.outbound {
+		if o.circuit != nil {
+			o.circuit.Close()
+		}
+	}
+	for _, a := range m.asks {
+		a.sweep(func(*circuit.Circuit) bool { return true })
+	}
+	for {
+		select {
+		case a := <-m.arrived:
+			a.conn.Close()
+		default:
+			return
+		}
+	}
+}
+
+func over(c *circuit.Circuit) bool {
+	select {
+	case <-c.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// jitter returns d, a fifth more or less.
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+}

@@ -1,0 +1,172 @@
+package swarm
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-p2p/shoal/circuit"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/tracker/announce"
+)
+
+// Config is what memberships are made of; all fields must be set but Meetings.
+type Config struct {
+	State    string // folder of the secrets
+	Circuits *circuit.Client
+	Chooser  *path.Chooser
+	Relays   func() []path.Relay               // the directory as it is now
+	Relay    func(onion.ID) (path.Relay, bool) // one of it
+	Trackers func() []path.Relay               // the trackers, as last hops
+	Budget   *stream.Budget                    // the windows of all streams
+	Meetings int                               // meeting relays per membership; 0 means 2
+}
+
+// Net is the Network of a sidecar. Run must be running for memberships to live.
+type Net struct {
+	cfg Config
+
+	mu      sync.Mutex
+	ctx     context.Context // guarded by mu: Run's
+	secrets map[Client]*announce.Secret
+	members map[memberID]*member
+	wg      sync.WaitGroup
+	starts  *rate.Limiter
+
+	open    atomic.Int64
+	in, out atomic.Uint64
+}
+
+type memberID struct {
+	client Client
+	hash   Hash
+}
+
+// The bounds of one sidecar.
+const (
+	maxMembers = 4096
+	maxClients = 256
+
+	// A start is the first announce of a membership. The first few are what a
+	// user watches; the others follow one by one, so that fifty torrents are
+	// not one person.
+	startBurst = 16
+	startEvery = 600 * time.Millisecond
+)
+
+// New returns a network; nothing happens before Run.
+func New(cfg Config) *Net {
+	if cfg.Meetings == 0 {
+		cfg.Meetings = 2
+	}
+	return &Net{
+		cfg:     cfg,
+		secrets: make(map[Client]*announce.Secret),
+		members: make(map[memberID]*member),
+		starts:  rate.NewLimiter(rate.Every(startEvery), startBurst),
+	}
+}
+
+// Run keeps memberships until ctx ends, then withdraws them within a short
+// time, and returns when all is over.
+func (n *Net) Run(ctx context.Context) {
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	n.mu.Lock()
+	n.ctx = life
+	n.mu.Unlock()
+	<-ctx.Done()
+	var leaving sync.WaitGroup
+	for _, m := range n.all() {
+		leaving.Go(m.Leave)
+	}
+	leaving.Wait()
+	cancel()
+	n.wg.Wait()
+}
+
+func (n *Net) all() []*member {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []*member
+	for _, m := range n.members {
+		out = append(out, m)
+	}
+	return out
+}
+
+// Join implements Network.
+func (n *Net) Join(c Client, h Hash) (Swarm, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ctx == nil || n.ctx.Err() != nil {
+		return nil, ErrNotReady
+	}
+	id := memberID{c, h}
+	if m := n.members[id]; m != nil {
+		return m, nil
+	}
+	if len(n.members) >= maxMembers {
+		return nil, fmt.Errorf("swarm: %d torrents are running, at most %d", len(n.members), maxMembers)
+	}
+	secret := n.secrets[c]
+	if secret == nil {
+		if len(n.secrets) >= maxClients {
+			return nil, fmt.Errorf("swarm: %d clients use this sidecar, at most %d", len(n.secrets), maxClients)
+		}
+		var err error
+		if secret, err = announce.LoadSecret(n.cfg.State, string(c), time.Now()); err != nil {
+			return nil, err
+		}
+		n.secrets[c] = secret
+	}
+	if secret.Advance(time.Now()) {
+		if err := secret.Save(); err != nil {
+			return nil, err
+		}
+	}
+	m := newMember(n, id, secret)
+	n.members[id] = m
+	n.wg.Go(func() { m.run(n.ctx) })
+	return m, nil
+}
+
+// Members implements Network.
+func (n *Net) Members(c Client) []Swarm {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var out []Swarm
+	for id, m := range n.members {
+		if id.client == c {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+// Streams returns how many streams are open, and the bytes read from and
+// written to streams since the start.
+func (n *Net) Streams() (open int, in, out uint64) {
+	return int(n.open.Load()), n.in.Load(), n.out.Load()
+}
+
+func (n *Net) forget(m *member) {
+	n.mu.Lock()
+	if n.members[m.id] == m {
+		delete(n.members, m.id)
+	}
+	n.mu.Unlock()
+}
+
+// pathKey is what a membership's circuits are isolated by.
+func pathKey(m *announce.Member) path.Key {
+	k := m.StreamKey()
+	return path.Key(sha256.Sum256(append([]byte("shoal/1 circuits of a swarm"), k[:]...)))
+}

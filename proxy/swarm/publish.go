@@ -1,0 +1,258 @@
+package swarm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit"
+	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/tracker/announce"
+)
+
+// ask is the circuit to one tracker. It carries this swarm alone.
+type ask struct {
+	mu      sync.Mutex // held while a request is under way
+	circuit *circuit.Circuit
+	stamp   int // bits this tracker asked for
+}
+
+// sweep closes the circuit when idle says so, unless it is in use.
+func (a *ask) sweep(idle func(*circuit.Circuit) bool) {
+	if !a.mu.TryLock() {
+		return
+	}
+	defer a.mu.Unlock()
+	if a.circuit != nil && (over(a.circuit) || idle(a.circuit)) {
+		a.circuit.Close()
+		a.circuit = nil
+	}
+}
+
+// Announce implements Swarm.
+func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
+	if a.Event == Stopped {
+		m.mu.Lock()
+		m.started, m.next = false, time.Time{}
+		m.mu.Unlock()
+		m.withdraw(ctx)
+		return Answer{Interval: defaultInterval}, nil
+	}
+	m.mu.Lock()
+	first := !m.started
+	m.started, m.seeder, m.heard = true, a.Left == 0, time.Now()
+	left := m.left
+	m.mu.Unlock()
+	if left {
+		return Answer{}, ErrLeft
+	}
+	// What was begun goes on when the client's patience ends: publishing is
+	// not undone because one answer came late.
+	done := make(chan result, 1)
+	m.net.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+		defer cancel()
+		if first {
+			if err := m.net.starts.Wait(ctx); err != nil {
+				done <- result{err: err}
+				return
+			}
+			m.wake()
+		}
+		interval, err := m.publish(ctx, announce.MaxRecords)
+		done <- result{interval, err}
+	})
+	var r result
+	select {
+	case r = <-done:
+	case <-ctx.Done():
+		r.err = ctx.Err()
+	}
+	return m.answer(a.NumWant, r)
+}
+
+type result struct {
+	interval time.Duration
+	err      error
+}
+
+// defaultInterval is what a client is told when no tracker said anything.
+const defaultInterval = 10 * time.Minute
+
+func (m *member) answer(want int, r result) (Answer, error) {
+	if want < 0 || want > announce.MaxRecords {
+		want = announce.MaxRecords
+	}
+	if r.interval == 0 {
+		r.interval = defaultInterval
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := Answer{Interval: r.interval, Seeders: int(m.seeds), Leechers: int(m.leeches)}
+	seen := make(map[Key]bool)
+	for _, rec := range m.union.Records() {
+		if m.seeder && rec.Seeder || seen[rec.E] {
+			continue // two seeders have nothing for each other
+		}
+		if len(out.Peers) == want {
+			break
+		}
+		seen[rec.E] = true
+		out.Peers = append(out.Peers, rec.E)
+	}
+	return out, r.err
+}
+
+// publish announces to every tracker under every day of now, and takes the
+// union of what they know. It fails only when no tracker answered.
+func (m *member) publish(ctx context.Context, want int) (interval time.Duration, err error) {
+	trackers := m.net.cfg.Trackers()
+	if len(trackers) == 0 {
+		return 0, ErrNotReady
+	}
+	if err := m.awaitBound(ctx); err != nil {
+		return 0, fmt.Errorf("%w: no meeting relay: %w", ErrNotReady, err)
+	}
+	m.mu.Lock()
+	m.sequence = max(m.sequence+1, uint64(time.Now().Unix()))
+	record := announce.Record{Sequence: m.sequence, Expiry: time.Now().Add(recordLife).Unix(), Seeder: m.seeder}
+	m.mu.Unlock()
+
+	var mu sync.Mutex
+	var seeds, leeches uint32
+	answered := 0
+	var all sync.WaitGroup
+	for _, t := range trackers {
+		all.Go(func() {
+			for _, day := range announce.Days(m.id.hash, time.Now()) {
+				a, e := m.tell(ctx, t, day, record, want)
+				mu.Lock()
+				if e != nil {
+					err = e
+				} else {
+					answered++
+					interval = max(interval, a.Interval)
+					seeds, leeches = max(seeds, a.Seeders), max(leeches, a.Leechers)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if answered == 0 {
+		m.next = time.Now().Add(jitter(30 * time.Second))
+		return 0, fmt.Errorf("%w: %w", ErrNoTracker, err)
+	}
+	if interval <= 0 {
+		interval = defaultInterval
+	}
+	m.seeds, m.leeches = seeds, leeches
+	if m.started {
+		m.next = time.Now().Add(jitter(min(interval, recordLife/2)))
+	}
+	return interval, nil
+}
+
+// tell announces to one tracker under one day, and takes in what it answers.
+func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r announce.Record, want int) (*announce.Answer, error) {
+	k := m.askOf(t)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r.Meetings = m.meetings(day)
+	if len(r.Meetings) == 0 {
+		return nil, errors.New("swarm: not registered for that day yet")
+	}
+	name := announce.Name(m.id.hash, t.ID, day)
+	for range 2 { // again when the tracker asks for a stamp
+		var stamp uint64
+		if k.stamp > 0 {
+			var err error
+			tk := m.keys.TrackerKey(t.ID, day)
+			if stamp, err = announce.Mint(ctx, name, [32]byte(tk[32:]), k.stamp); err != nil {
+				return nil, err
+			}
+		}
+		outer, err := announce.Seal(m.keys, t.ID, day, r, stamp)
+		if err != nil {
+			return nil, err
+		}
+		a, err := m.request(ctx, k, t, &announce.Request{Name: name, Outer: &outer, NumWant: want})
+		if err != nil {
+			return nil, err
+		}
+		m.learn(t, day, a.Records)
+		if a.Status == announce.StampNeeded && a.StampBits > k.stamp {
+			k.stamp = a.StampBits
+			continue
+		}
+		if a.Status != announce.Done {
+			return nil, fmt.Errorf("swarm: the tracker did not take the record: %v", a.Status)
+		}
+		return a, nil
+	}
+	return nil, errors.New("swarm: the tracker did not take the stamp it asked for")
+}
+
+func (m *member) askOf(t path.Relay) *ask {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := m.asks[t.ID]
+	if k == nil {
+		k = new(ask)
+		m.asks[t.ID] = k
+	}
+	return k
+}
+
+// request sends one request to tracker t, over the circuit that stands or a
+// new one. Caller holds k.mu.
+func (m *member) request(ctx context.Context, k *ask, t path.Relay, r *announce.Request) (*announce.Answer, error) {
+	body := r.Append(nil)
+	var reply []byte
+	err := circuit.ErrGone
+	if k.circuit != nil && !over(k.circuit) {
+		reply, err = k.circuit.Request(ctx, cell.RequestAnnounce, body, announce.MaxAnswer)
+	}
+	if errors.Is(err, circuit.ErrGone) {
+		k.circuit, reply, err = m.net.cfg.Circuits.Request(ctx,
+			circuit.Want{Use: circuit.ForTracker, Key: m.path, Last: t}, cell.RequestAnnounce, body, announce.MaxAnswer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return announce.ParseAnswer(reply)
+}
+
+func (m *member) learn(t path.Relay, day announce.Day, records []announce.Outer) {
+	for i := range records {
+		r, err := announce.OpenRecord(m.id.hash, t.ID, day, &records[i], time.Now())
+		if err != nil {
+			continue // a tracker or a stranger made it up
+		}
+		m.mu.Lock()
+		m.union.Add(r)
+		m.mu.Unlock()
+	}
+}
+
+// withdraw takes the record out everywhere, and closes the meeting relays'
+// circuits that no stream uses.
+func (m *member) withdraw(ctx context.Context) {
+	var all sync.WaitGroup
+	for _, t := range m.net.cfg.Trackers() {
+		all.Go(func() {
+			k := m.askOf(t)
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			for _, day := range announce.Days(m.id.hash, time.Now()) {
+				m.request(ctx, k, t, &announce.Request{Name: announce.Name(m.id.hash, t.ID, day), Withdraw: announce.Withdraw(m.keys, t.ID, day)})
+			}
+		})
+	}
+	all.Wait()
+}
