@@ -396,6 +396,36 @@ func TestCloseWriteEndsAWriteThatWaitsForTheCircuit(t *testing.T) {
 	})
 }
 
+func TestReadersShareWhatArrives(t *testing.T) {
+	bubble(t, shape{}, nil, func(t *testing.T, p *pair) {
+		var g sync.WaitGroup
+		for range 4 {
+			g.Go(func() {
+				if _, err := io.ReadFull(p.b, make([]byte, 5)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait() // all wait
+		write(t, p.a, "20 bytes in one go..")
+		g.Wait()
+	})
+}
+
+func TestReadFromReportsWhatBroke(t *testing.T) {
+	broken := errors.New("broken")
+	bubble(t, shape{}, nil, func(t *testing.T, p *pair) {
+		src := io.MultiReader(bytes.NewReader(make([]byte, 1000)), readerFunc(func([]byte) (int, error) { return 0, broken }))
+		if n, err := p.a.ReadFrom(src); n != 1000 || err != broken {
+			t.Errorf("ReadFrom = %d, %v", n, err)
+		}
+	})
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
 func TestFailUnblocksEveryone(t *testing.T) {
 	died := errors.New("circuit died")
 	bubble(t, shape{}, nil, func(t *testing.T, p *pair) {
@@ -427,8 +457,10 @@ func TestFailUnblocksEveryone(t *testing.T) {
 func TestABrokenCircuitEndsTheStream(t *testing.T) {
 	died := errors.New("circuit died")
 	for name, act := range map[string]func(c *Conn) error{
-		"data":       func(c *Conn) error { _, err := c.Write([]byte("x")); return err },
-		"closewrite": func(c *Conn) error { return c.CloseWrite() },
+		"while data is sent":   func(c *Conn) error { _, err := c.Write([]byte("x")); return err },
+		"while FIN is sent":    func(c *Conn) error { return c.CloseWrite() },
+		"while r is copied":    func(c *Conn) error { _, err := c.ReadFrom(rand.NewChaCha8([32]byte{})); return err },
+		"while WINDOW is sent": func(c *Conn) error { c.tellWindow(); return died },
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, shape{}, nil, func(t *testing.T, p *pair) {
@@ -438,6 +470,10 @@ func TestABrokenCircuitEndsTheStream(t *testing.T) {
 				}
 				if _, err := p.a.Read(make([]byte, 1)); err != died {
 					t.Errorf("Read: %v, want %v", err, died)
+				}
+				synctest.Wait()
+				if got := p.ab.reasons(); !slices.Equal(got, []cell.Reason{cell.Gone}) {
+					t.Errorf("the circuit was told %v", got)
 				}
 			})
 		})
