@@ -1,7 +1,6 @@
 package onion
 
 import (
-	"crypto/cipher"
 	"crypto/ecdh"
 	"crypto/hkdf"
 	"crypto/hpke"
@@ -26,6 +25,9 @@ type Hop struct {
 type Pending struct {
 	hops []pendingHop // nil once used
 }
+
+// String shows nothing: what p holds opens the circuit's cells.
+func (p *Pending) String() string { return "a pending circuit" }
 
 // pendingHop is what the client must remember of one hop until it answered.
 type pendingHop struct {
@@ -75,10 +77,13 @@ func wrap(hops []Hop, step uint32, early []byte, slack int) ([]byte, *Pending, e
 	// First hop to last: what the bytes that each relay appends have become
 	// when the last one sees them. They can't be chosen, so they come first.
 	fill := make([]byte, 0, (cell.MaxHops-1)*cell.LayerSize)
+	skipped := make([]byte, bodySize)
 	for _, l := range layers[:len(layers)-1] {
 		fill = append(fill, zeros[:]...)
-		skip(l.onion, bodySize-len(fill))
-		l.onion.XORKeyStream(fill, fill)
+		n := bodySize - len(fill)
+		onion := keystream(&l.pending.exports.onion)
+		onion.XORKeyStream(skipped[:n], skipped[:n])
+		onion.XORKeyStream(fill, fill)
 	}
 
 	// Last hop to first: around what the last one sees. Random bytes between
@@ -130,7 +135,6 @@ type layer struct {
 	info    []byte
 	enc     []byte
 	sender  *hpke.Sender
-	onion   cipher.Stream // for the fillers
 	pending pendingHop
 }
 
@@ -146,18 +150,9 @@ func newLayer(h Hop) (layer, error) {
 	if l.pending.exports, err = exportAll(l.sender); err != nil {
 		return layer{}, err
 	}
-	l.onion = keystream(&l.pending.exports.onion)
 	l.pending.suite = h.Suite
 	l.pending.client = newX25519()
 	return l, nil
-}
-
-// skip drops the next n bytes of s.
-func skip(s cipher.Stream, n int) {
-	var b [512]byte
-	for ; n > 0; n -= min(n, len(b)) {
-		s.XORKeyStream(b[:min(n, len(b))], b[:min(n, len(b))])
-	}
 }
 
 func newX25519() *ecdh.PrivateKey {
@@ -169,8 +164,7 @@ func newX25519() *ecdh.PrivateKey {
 }
 
 // hopKeys derives what the two ends of a hop share. own is this end's fresh
-// key, shared its X25519 with the other's; client and relay are the public
-// ones.
+// key, other the public one it was sent; client and relay are both public ones.
 func hopKeys(e *exports, t [sha256.Size]byte, own *ecdh.PrivateKey, other, client, relay []byte) (kf, kb, confirm [keySize]byte, err error) {
 	pub, err := ecdh.X25519().NewPublicKey(other)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
@@ -484,6 +485,50 @@ func TestAllZeroExchangeIsRefusedOnBothSides(t *testing.T) {
 		if err == nil {
 			t.Errorf("the client sealed to an onion key with %x", low)
 		}
+	}
+}
+
+func TestAcceptMakesOneLayerOnly(t *testing.T) {
+	relays := newRelays(t, 1)
+	build(t, relays, 0)
+	if _, err := relays[0].peeled.Accept(AES256GCM); err == nil {
+		t.Error("a second Accept made a layer from erased secrets")
+	}
+}
+
+func TestCreatedAndFailMayRace(t *testing.T) {
+	relays := newRelays(t, 1)
+	create, p, err := Wrap(hopsOf(relays), testStep, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peeled, err := Peel(create, relays[0].id, relays[0].key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peeled.Accept(relays[0].suite); err != nil {
+		t.Fatal(err)
+	}
+	answers := make([][]byte, 8)
+	var wg sync.WaitGroup
+	for i := range answers {
+		wg.Go(func() {
+			if i%2 == 0 {
+				answers[i] = peeled.Created(nil)
+			} else {
+				answers[i] = peeled.Fail(cell.Busy)
+			}
+		})
+	}
+	wg.Wait()
+	for _, a := range answers[1:] {
+		if !bytes.Equal(a, answers[0]) {
+			t.Error("two answers under one key")
+		}
+	}
+	var failed *HopError
+	if _, err := p.Finish(answers[0]); err != nil && !errors.As(err, &failed) {
+		t.Error(err)
 	}
 }
 

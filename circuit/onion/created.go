@@ -2,14 +2,15 @@ package onion
 
 import (
 	"crypto/ecdh"
+	"errors"
 	"fmt"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 )
 
-// HopError says that a circuit was not opened because hop Hop, counted from 0,
-// was failed by the one behind it, or, when Hop is the last, can't serve
-// itself. Either of the two relays may lie: what it accuses is the edge between
+// HopError says that hop Hop, counted from 0, answered in place of the hops
+// behind: the next one failed it or, when Hop is the last, it can't serve
+// itself. Either of the two relays may lie: what is accused is the edge between
 // Hop and Hop+1.
 type HopError struct {
 	Hop    int
@@ -27,6 +28,9 @@ func (p *Peeled) accept(s Suite, own *ecdh.PrivateKey) (*Layer, error) {
 	if !s.Valid() {
 		return nil, fmt.Errorf("onion: unknown %v", s)
 	}
+	if p.relay != nil {
+		return nil, errors.New("onion: this CREATE was accepted before")
+	}
 	relay := own.PublicKey().Bytes()
 	kf, kb, confirm, err := hopKeys(&p.exports, p.transcript, own, p.client[:], p.client[:], relay)
 	if err != nil {
@@ -37,9 +41,11 @@ func (p *Peeled) accept(s Suite, own *ecdh.PrivateKey) (*Layer, error) {
 	return newRelayLayer(s, kf, kb, confirm, p.length, p.Last), nil
 }
 
-// reply turns the CREATED of the hop behind into this hop's, in place: the rest
-// moves back by one answer, and what falls off the end is gone.
+// reply turns the CREATED of the hop behind into this hop's: it moves back by
+// one answer, and what falls off the end is gone.
 func (p *Peeled) reply(r cell.Reason, inner []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	out := make([]byte, cell.CreatedSize)
 	rest := out[cell.AnswerSize:]
 	if p.answer == nil {
@@ -64,7 +70,7 @@ func (p *Peeled) reply(r cell.Reason, inner []byte) []byte {
 // called once, whatever comes of it.
 func (p *Pending) Finish(created []byte) (*Circuit, error) {
 	if len(p.hops) == 0 {
-		return nil, fmt.Errorf("onion: this CREATED was read before")
+		return nil, errors.New("onion: this circuit's CREATED was read before")
 	}
 	defer p.Clear()
 	if len(created) != cell.CreatedSize {

@@ -52,6 +52,28 @@ func TestLogsShowNoWholeIdentityAndNoSecret(t *testing.T) {
 	}
 }
 
+func TestLogsShowNothingOfACircuit(t *testing.T) {
+	relays := newRelays(t, 2)
+	create, p, err := Wrap(hopsOf(relays), testStep, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pending := fmt.Sprintf("%v %+v", p, p)
+	c, err := p.Finish(carry(t, relays, create))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	l, x := relays[0].layer, relays[0].peeled
+	for _, h := range []slog.Handler{slog.NewTextHandler(&b, nil), slog.NewJSONHandler(&b, nil)} {
+		slog.New(h).Info("x", "circuit", c, "layer", l, "pending", p, "peeled", x)
+	}
+	fmt.Fprintf(&b, "%s %v %+v %v %+v %v %+v", pending, c, c, l, l, x, x)
+	if b.Len() > 1000 {
+		t.Errorf("that is too much: %s", b.String())
+	}
+}
+
 func TestKeysSurviveTheirBytes(t *testing.T) {
 	key, err := GenerateKey(200)
 	if err != nil {

@@ -6,11 +6,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
+	"sync"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 )
 
-// Peeled is one relay's view of a CREATE, until it has answered.
+// Peeled is one relay's view of a CREATE, until it has answered. Created and
+// Fail may be called from several goroutines: the first of them decides.
 type Peeled struct {
 	Step   uint32   // when the client made it; ReplayCache judges it
 	Next   ID       // where Create goes; zero for the last hop. It may be this relay, or unknown: the caller refuses that
@@ -24,8 +27,16 @@ type Peeled struct {
 	length     int    // C
 	exports    exports
 	transcript [sha256.Size]byte
-	answer     []byte // the sealed answer, once there is one
+
+	mu     sync.Mutex
+	answer []byte // guarded by mu: the CREATED that was made, once it was
 }
+
+// String shows nothing: a log must not join the two ends of a hop.
+func (p *Peeled) String() string { return "a peeled CREATE" }
+
+// LogValue is String.
+func (p *Peeled) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
 // KeyNumber returns which of the relay's onion keys create is sealed to.
 func KeyNumber(create []byte) byte {
@@ -36,10 +47,10 @@ func KeyNumber(create []byte) byte {
 }
 
 // Peel opens the CREATE that relay self received, with the onion key that it is
-// sealed to. An error says nothing about why, and there is nothing to answer
-// with: the circuit is destroyed with cell.Protocol. Peel does not judge the
-// time and knows no replays: give Step and Replay to a ReplayCache before
-// anything else is done.
+// sealed to. After an error there is nothing to answer with: the circuit is
+// destroyed with cell.Protocol, and the text is for the log. Peel does not
+// judge the time and knows no replays: give Step and Replay to a ReplayCache
+// before anything else is done.
 func Peel(create []byte, self ID, key *PrivateKey) (*Peeled, error) {
 	if len(create) != cell.CreateSize {
 		return nil, fmt.Errorf("onion: CREATE of %d bytes, want %d", len(create), cell.CreateSize)
@@ -117,16 +128,16 @@ func parseHeader(b []byte) (p *Peeled, number byte, err error) {
 }
 
 // Accept makes this hop's fresh key and the layer of its cells, with the Suite
-// that its descriptor names. Call it once. An error means that the client broke
-// the protocol: the circuit is destroyed.
+// that its descriptor names. It can be called once, before Created. An error
+// means that the client broke the protocol: the circuit is destroyed.
 func (p *Peeled) Accept(s Suite) (*Layer, error) {
 	return p.accept(s, newX25519())
 }
 
 // Created returns this hop's CREATED, cell.CreatedSize bytes, after Accept.
 // inner is the next hop's CREATED, unread; nil at the last hop. An answer is
-// sealed once: whichever of Created and Fail was first decides, later calls
-// repeat it.
+// sealed once: whichever of Created and Fail comes first decides, later calls
+// return it again.
 func (p *Peeled) Created(inner []byte) []byte {
 	return p.reply(cell.OK, filler(inner))
 }
