@@ -46,6 +46,11 @@ func (m *Merged) Ready() (why string, ok bool) {
 	return "", true
 }
 
+// forgotten is the age at which a descriptor counts no more, whoever lists it:
+// its onion keys are erased, or should be, and were they stolen, an old
+// descriptor would be the way to make use of them.
+const forgotten = DescriptorFor + UsableFor
+
 // lines are what all views say of one relay.
 type lines struct {
 	descriptor *Descriptor
@@ -92,7 +97,7 @@ func Merge(n *Network, views map[[32]byte]*View, now time.Time) *Merged {
 	for i := range store {
 		l := &store[i]
 		d := l.descriptor
-		if 2*len(l.weights) <= m.Trackers || d.CheckAddrs(n.Test) != nil {
+		if 2*len(l.weights) <= m.Trackers || d.CheckAddrs(n.Test) != nil || now.Sub(time.Unix(d.Published, 0)) > forgotten {
 			continue
 		}
 		if _, tracker := n.Tracker(d.ID); tracker {

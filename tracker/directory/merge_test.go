@@ -122,6 +122,13 @@ func TestRelayAtALocalAddressOrWithATrackersKeyIsLeftOut(t *testing.T) {
 	}
 }
 
+func TestDescriptorOfLastWeekIsLeftOut(t *testing.T) {
+	old := relay(t, 1, func(d *Descriptor) { d.Published = testNow.Add(-7 * 24 * time.Hour).Unix() })
+	if m := merged(t, testNow, []said{{old, 100, 500}}); len(m.Listed) != 0 {
+		t.Error("listed with an onion key that is long erased")
+	}
+}
+
 func TestFamilyCountsWhenItIsMutual(t *testing.T) {
 	of := func(ids ...int) func(*Descriptor) {
 		return func(d *Descriptor) {
