@@ -39,6 +39,7 @@ type Config struct {
 	NoDHT          bool
 	NoUTP          bool
 	Port           uint16 // for peers; 0: a free one
+	DownloadLimit  int    // bytes per second; 0: none
 }
 
 // Downloads returns the folder where payloads are.
@@ -46,11 +47,12 @@ func (c Config) Downloads() string { return filepath.Join(c.Dir, "downloads") }
 
 // Progress is how far one torrent is.
 type Progress struct {
-	Done     float64 // 0 to 1
-	Settled  bool    // it is neither checking its files nor fetching its description
-	Peers    int     // connected
-	State    string  // the client's own word
-	Announce string  // what the tracker last said, in the client's words; often empty
+	Done      float64 // 0 to 1
+	Settled   bool    // it is neither checking its files nor fetching its description
+	Peers     int     // connected
+	State     string  // the client's own word
+	Announced bool    // a tracker has answered
+	Announce  string  // what the tracker last said, in the client's words; often empty
 }
 
 // Client is one running client.

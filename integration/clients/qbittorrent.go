@@ -95,6 +95,9 @@ Session\RefreshInterval=100
 Session\Encryption=%d
 Session\DHTEnabled=%t
 `, web, c.Downloads(), c.Port, map[Encryption]int{Prefer: 0, Require: 1, Disable: 2}[c.Encryption], !c.NoDHT)
+	if c.DownloadLimit > 0 {
+		fmt.Fprintf(&b, "Session\\GlobalDLSpeedLimit=%d\n", c.DownloadLimit>>10)
+	}
 	if c.NoUTP {
 		b.WriteString("Session\\BTProtocol=TCP\n")
 	}
@@ -184,14 +187,19 @@ func (q *qBittorrent) Progress(ctx context.Context, h torrent.Hash) (Progress, e
 	settled := !strings.HasPrefix(t.State, "checking") && t.State != "metaDL" && t.State != "moving" && t.State != "queuedUP"
 	p := Progress{Done: t.Progress, Settled: settled, Peers: t.Seeds + t.Leechers, State: t.State}
 	var trackers []struct {
-		URL string `json:"url"`
-		Msg string `json:"msg"`
+		URL    string `json:"url"`
+		Status int    `json:"status"`
+		Msg    string `json:"msg"`
 	}
 	if err := q.getJSON(ctx, "torrents/trackers", url.Values{"hash": {h.String()}}, &trackers); err != nil {
 		return Progress{}, err
 	}
 	for _, t := range trackers {
-		if strings.Contains(t.URL, "://") && t.Msg != "" {
+		if !strings.Contains(t.URL, "://") {
+			continue // DHT, PeX, LSD
+		}
+		p.Announced = p.Announced || t.Status == 2
+		if t.Msg != "" {
 			p.Announce = t.Msg
 		}
 	}
