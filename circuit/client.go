@@ -14,7 +14,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/stream"
 )
 
-// Config is what a Client is made of; all fields must be set.
+// Config is what a Client is made of; all fields must be set but Hello.
 type Config struct {
 	Links   *link.Pool
 	Chooser *path.Chooser
@@ -22,6 +22,10 @@ type Config struct {
 	Step    func() uint32       // the network's time step
 	Own     int                 // own relays before the last hop
 	Budget  *link.Budget        // what the windows of all circuits may promise
+
+	// Hello reads what a neighbour says of itself at the start of a link, for a
+	// Want whose Last has no onion key.
+	Hello func(hello []byte, id onion.ID) (path.Relay, error)
 }
 
 // Client builds circuits, and knows which stand.
@@ -143,6 +147,11 @@ func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []
 		return nil, fmt.Errorf("circuit: first hop: %w", err)
 	}
 	c.cfg.Chooser.GuardUp(first.ID)
+	if last := &way[len(way)-1]; last.Key.IsZero() && w.Direct && c.cfg.Hello != nil {
+		if *last, err = c.cfg.Hello(l.Hello(), last.ID); err != nil {
+			return nil, fmt.Errorf("circuit: %w", err)
+		}
+	}
 	hops := make([]onion.Hop, len(way))
 	for i, r := range way {
 		hops[i] = onion.Hop{ID: r.ID, Key: r.Key, Suite: r.Suite}

@@ -47,6 +47,18 @@ type Circuit struct {
 	control []cell.Message // guarded by mu: wait for credit; bodies are own
 	answers []answer       // guarded by mu: wait for credit
 	asked   int            // guarded by mu: requests being answered
+	value   any            // guarded by mu: the requests' own
+}
+
+// Value returns what the answerers of requests keep with the circuit, made by
+// fresh at the first call.
+func (c *Circuit) Value(fresh func() any) any {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.value == nil {
+		c.value = fresh()
+	}
+	return c.value
 }
 
 // answer is what is left of a reply.

@@ -32,6 +32,9 @@ type Config struct {
 	// Key returns the onion key with this number, or nil when there is none (any more).
 	Key func(number byte) *onion.PrivateKey
 
+	// Hello returns what every link is told first: the descriptor. Nil: nothing.
+	Hello func() []byte
+
 	// Suite is how cell layers are sealed; the descriptor says so too.
 	Suite onion.Suite
 
@@ -135,6 +138,10 @@ func New(cfg Config) (*Server, error) {
 	}, nil
 }
 
+// Replays is the memory of CREATEs seen: what has to survive a restart as long
+// as the onion keys do.
+func (s *Server) Replays() *onion.ReplayCache { return s.replays }
+
 // ID returns the server's identity.
 func (s *Server) ID() onion.ID { return s.id }
 
@@ -187,7 +194,11 @@ const linkTimeout = 10 * time.Second
 
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	shaking, cancel := context.WithTimeout(ctx, linkTimeout)
-	l, err := link.Accept(shaking, conn, s.cert)
+	var hello []byte
+	if s.cfg.Hello != nil {
+		hello = s.cfg.Hello()
+	}
+	l, err := link.Accept(shaking, conn, s.cert, hello)
 	cancel()
 	if err != nil {
 		return // a stranger's mistake is not ours to log

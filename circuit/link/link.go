@@ -57,6 +57,7 @@ type Link struct {
 	wire    *wire // owned by writeLoop after the handshake, but for Close
 	peer    onion.ID
 	dialled bool
+	hello   []byte
 	accept  func(c *Circuit, create []byte)
 
 	done chan struct{}
@@ -87,6 +88,10 @@ func newLink(c *tls.Conn, w *wire, peer onion.ID, dialled bool) *Link {
 
 // Peer returns the neighbour's identity, or zero when it shows none.
 func (l *Link) Peer() onion.ID { return l.peer }
+
+// Hello returns what the acceptor said of itself; whether to believe it is the
+// caller's question. It is not to be changed.
+func (l *Link) Hello() []byte { return l.hello }
 
 // Done is closed when the link is over.
 func (l *Link) Done() <-chan struct{} { return l.done }

@@ -150,3 +150,15 @@ func (p *Pool) connect(ctx context.Context, id onion.ID, addr netip.AddrPort) (*
 	}
 	return Dial(ctx, conn, id, p.Certificate)
 }
+
+// DialFrom returns a Pool's DialTCP that dials from source, or from where the
+// system likes when source is zero.
+func DialFrom(source netip.Addr) func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+	d := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
+	if source.IsValid() {
+		d.LocalAddr = &net.TCPAddr{IP: source.AsSlice()}
+	}
+	return func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+		return d.DialContext(ctx, "tcp", addr.String())
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -68,18 +69,20 @@ func Dial(ctx context.Context, conn net.Conn, id onion.ID, cert *tls.Certificate
 	}
 	w := newWire(conn)
 	c := tls.Client(w, cfg)
-	return start(ctx, c, w, true, func() (onion.ID, error) { return id, nil })
+	return start(ctx, c, w, true, nil, func() (onion.ID, error) { return id, nil })
 }
 
 // Accept makes the link that the other side of conn asks for; it owns conn from
-// here on. The other side may show an identity or none.
-func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate) (*Link, error) {
+// here on. The other side may show an identity or none. hello, at most MaxHello
+// bytes, is what Link.Hello returns there: the descriptor, so that whoever knows
+// no more than an address and an identity can build a circuit that ends here.
+func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate, hello []byte) (*Link, error) {
 	cfg := config()
 	cfg.Certificates = []tls.Certificate{cert}
 	cfg.ClientAuth = tls.RequestClientCert
 	w := newWire(conn)
 	c := tls.Server(w, cfg)
-	return start(ctx, c, w, false, func() (onion.ID, error) {
+	return start(ctx, c, w, false, hello, func() (onion.ID, error) {
 		if s := c.ConnectionState(); len(s.PeerCertificates) > 0 {
 			return identity(s)
 		}
@@ -87,8 +90,12 @@ func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate) (*Link, er
 	})
 }
 
-// start shakes hands and exchanges the version byte.
-func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, peer func() (onion.ID, error)) (*Link, error) {
+// MaxHello bounds what an acceptor says of itself at the start of a link, bytes.
+const MaxHello = 8 << 10
+
+// start shakes hands. Then each side sends its version byte, and the acceptor
+// the length of its hello in two bytes and the hello.
+func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte, peer func() (onion.ID, error)) (*Link, error) {
 	stop := context.AfterFunc(ctx, func() { w.Conn.Close() })
 	defer stop()
 	fail := func(err error) (*Link, error) {
@@ -101,15 +108,36 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, peer func() 
 	if err := c.HandshakeContext(ctx); err != nil {
 		return fail(err)
 	}
-	if _, err := c.Write([]byte{cell.Version}); err != nil {
+	first := []byte{cell.Version}
+	if !dialled {
+		if len(hello) > MaxHello {
+			panic(fmt.Sprintf("link: hello of %d bytes, at most %d", len(hello), MaxHello))
+		}
+		first = append(binary.BigEndian.AppendUint16(first, uint16(len(hello))), hello...)
+	}
+	if _, err := c.Write(first); err != nil {
 		return fail(err)
 	}
-	var v [1]byte
-	if _, err := io.ReadFull(c, v[:]); err != nil {
+	var head [3]byte
+	b := head[:1]
+	if dialled {
+		b = head[:]
+	}
+	if _, err := io.ReadFull(c, b); err != nil {
 		return fail(err)
 	}
-	if v[0] != cell.Version {
-		return fail(fmt.Errorf("the other side speaks version %d, this is %d", v[0], cell.Version))
+	if b[0] != cell.Version {
+		return fail(fmt.Errorf("the other side speaks version %d, this is %d", b[0], cell.Version))
+	}
+	if dialled {
+		n := int(binary.BigEndian.Uint16(b[1:]))
+		if n > MaxHello {
+			return fail(fmt.Errorf("hello of %d bytes, at most %d", n, MaxHello))
+		}
+		hello = make([]byte, n)
+		if _, err := io.ReadFull(c, hello); err != nil {
+			return fail(err)
+		}
 	}
 	id, err := peer()
 	if err != nil {
@@ -118,7 +146,9 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, peer func() 
 	if !stop() {
 		return fail(ctx.Err())
 	}
-	return newLink(c, w, id, dialled), nil
+	l := newLink(c, w, id, dialled)
+	l.hello = hello
+	return l, nil
 }
 
 // wire sits under the TLS record layer: it reads big and, while held, gathers
