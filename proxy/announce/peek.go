@@ -24,15 +24,14 @@ func (k Kind) String() string { return [...]string{"other", "http", "tls", "bitt
 // The returned conn takes conn's place: it reads those bytes again. An error
 // means that the client closed or stayed silent; conn is left open.
 func Peek(conn net.Conn) (net.Conn, Kind, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(ReadTimeout)); err != nil {
-		return nil, Other, err
-	}
+	conn.SetReadDeadline(time.Now().Add(ReadTimeout)) // fails on a closed conn; so does the read
+	defer conn.SetReadDeadline(time.Time{})
 	r := bufio.NewReaderSize(conn, peekSize)
 	k, err := kindOf(r)
 	if err != nil {
 		return nil, Other, err
 	}
-	return &peeked{conn, r}, k, conn.SetReadDeadline(time.Time{})
+	return &peeked{conn, r}, k, nil
 }
 
 // peekSize is more than any kind needs.
