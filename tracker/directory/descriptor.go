@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -44,10 +45,13 @@ type Descriptor struct {
 	Sig [ed25519.SignatureSize]byte
 }
 
-// Sign signs d with the key whose public half becomes its ID, after checking
-// that ParseDescriptor will take it.
+// Sign signs d with the key whose public half becomes its ID, after putting its
+// family in order and checking that ParseDescriptor will take it.
 func (d *Descriptor) Sign(key ed25519.PrivateKey) error {
 	d.ID = onion.ID(key.Public().(ed25519.PublicKey))
+	d.Family = slices.Clone(d.Family) // the caller's own
+	slices.SortFunc(d.Family, func(a, b onion.ID) int { return bytes.Compare(a[:], b[:]) })
+	d.Family = slices.DeleteFunc(slices.Compact(d.Family), func(id onion.ID) bool { return id == d.ID })
 	if len(d.Addrs) > maxAddrs || len(d.Keys) > maxKeys || len(d.Family) > maxFamily || len(d.Contact) > maxContact || len(d.Program) > maxProgram {
 		return fmt.Errorf("directory: descriptor with %d addresses, %d keys, %d relays of a family, %d bytes of contact, %d of version: at most %d, %d, %d, %d, %d",
 			len(d.Addrs), len(d.Keys), len(d.Family), len(d.Contact), len(d.Program), maxAddrs, maxKeys, maxFamily, maxContact, maxProgram)

@@ -168,10 +168,11 @@ func TestDescriptorBeyondItsBoundsIsRefused(t *testing.T) {
 		"three onion keys":      func(d *Descriptor) { d.Keys = slices.Repeat(d.Keys, 3) },
 		"two keys of a number":  func(d *Descriptor) { d.Keys = slices.Repeat(d.Keys, 2) },
 		"unknown suite":         func(d *Descriptor) { d.Suite = 9 },
-		"itself as family":      func(d *Descriptor) { d.Family = []onion.ID{idOfKey(7)} },
-		"family out of order":   func(d *Descriptor) { d.Family = []onion.ID{{2}, {1}} },
-		"family twice":          func(d *Descriptor) { d.Family = []onion.ID{{2}, {2}} },
-		"seventeen relatives":   func(d *Descriptor) { d.Family = make([]onion.ID, 17) },
+		"seventeen relatives": func(d *Descriptor) {
+			for i := range byte(17) {
+				d.Family = append(d.Family, onion.ID{i})
+			}
+		},
 		"long contact":          func(d *Descriptor) { d.Contact = string(make([]byte, 129)) },
 		"contact with escape":   func(d *Descriptor) { d.Contact = "\x1b[31m" },
 		"contact turned around": func(d *Descriptor) { d.Contact = "\u202egro" },
@@ -182,6 +183,20 @@ func TestDescriptorBeyondItsBoundsIsRefused(t *testing.T) {
 		change(&d)
 		if err := d.Sign(key(7)); err == nil {
 			t.Errorf("%s: signed", name)
+		}
+	}
+}
+
+func TestFamilyIsPutInOrderAndReadInOrderOnly(t *testing.T) {
+	own, a, b := idOfKey(7), onion.ID{1}, onion.ID{2}
+	d := relay(t, 7, func(d *Descriptor) { d.Family = []onion.ID{b, own, a, b} })
+	if !slices.Equal(d.Family, []onion.ID{a, b}) {
+		t.Errorf("family of %d, want 2 in order", len(d.Family))
+	}
+	for _, family := range [][]onion.ID{{b, a}, {a, a}, {own}} {
+		d.Family = family
+		if _, err := ParseDescriptor(d.Append(nil)); err == nil {
+			t.Errorf("read a family of %d out of order", len(family))
 		}
 	}
 }

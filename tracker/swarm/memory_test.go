@@ -49,6 +49,16 @@ func TestFullMemoryMakesRoomOfWhatEnded(t *testing.T) {
 	}
 }
 
+func TestOneExpireTakesOutAllThatEnded(t *testing.T) {
+	m := filled(t, 1, 10_000) // in one shard
+	if n, err := m.Expire(ctx, swarmtest.Now.Add(time.Hour)); n != 10_000 || err != nil {
+		t.Errorf("Expire = %d, %v, want 10000", n, err)
+	}
+	if records, swarms := m.Len(); records != 0 || swarms != 0 {
+		t.Errorf("%d records in %d swarms are left", records, swarms)
+	}
+}
+
 func TestMemorySurvivesARestart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "swarms")
 	if m, err := swarm.Load(file, swarm.Limits{}, swarmtest.Now); err != nil || m == nil {
