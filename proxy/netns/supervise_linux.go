@@ -1,0 +1,273 @@
+package netns
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// daemonStart is within which time a command that ends well and leaves
+	// processes behind is taken for one that went to the background.
+	daemonStart = 10 * time.Second
+
+	// leftGrace is how long what a command leaves behind has to end.
+	leftGrace = 2 * time.Second
+
+	// orphanGrace is how long the command has when Run is gone: nobody serves
+	// its network any more.
+	orphanGrace = 3 * time.Second
+
+	// killEvery is how often the tree is searched for survivors of SIGKILL:
+	// children of what was killed become ours, and are killed in turn.
+	killEvery = 10 * time.Millisecond
+
+	dialTimeout = 10 * time.Second // of a published port
+)
+
+// supervisor starts the command and ends when no process of its is left.
+type supervisor struct {
+	ctl     *control
+	command []string // path, then arguments
+
+	main    int // the command's process
+	started time.Time
+	code    int // of the command, once it ended
+	ended   bool
+	stop    bool // it was told to end
+
+	deadline <-chan time.Time // when to kill
+	kill     <-chan time.Time // ticks while killing
+}
+
+// exited is one child that was waited for; none when there are no more.
+type exited struct {
+	pid    int
+	status syscall.WaitStatus
+	none   bool
+}
+
+func (s *supervisor) run() {
+	// Orphans of the command come to us, whatever they did to get away.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		fmt.Fprintf(os.Stderr, "shoal: %v\n", err)
+	}
+	// A key like ^C reaches every process at the terminal. The command
+	// decides what it means; we stay for as long as the command.
+	ignore := make(chan os.Signal, 1)
+	notify(ignore, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE)
+
+	messages := make(chan message)
+	go func() {
+		defer close(messages)
+		for {
+			m, fds, err := s.ctl.receive()
+			closeAll(fds)
+			if err != nil {
+				return
+			}
+			messages <- m
+		}
+	}()
+	if m, ok := <-messages; !ok || m.Kind != kindStart {
+		return
+	}
+	exits := make(chan exited)
+	if !s.start() {
+		return
+	}
+	go reap(exits)
+	for {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				messages = nil
+				s.end(orphanGrace)
+			} else {
+				s.handle(m)
+			}
+		case e := <-exits:
+			if e.none {
+				_ = s.ctl.send(message{Kind: kindExit, Code: s.code})
+				return
+			}
+			if e.pid == s.main {
+				s.mainEnded(e.status)
+			}
+		case <-ignore:
+		case <-s.deadline:
+			tick := time.NewTicker(killEvery)
+			defer tick.Stop()
+			s.deadline, s.kill = nil, tick.C
+			signalChildren(syscall.SIGKILL)
+		case <-s.kill:
+			signalChildren(syscall.SIGKILL)
+		}
+	}
+}
+
+// start runs the command, or sends its exit code and returns false.
+func (s *supervisor) start() bool {
+	env := os.Environ()
+	for i, v := range env {
+		if strings.HasPrefix(v, envNoTUN+"=") {
+			env = append(env[:i:i], env[i+1:]...)
+			break
+		}
+	}
+	s.started = time.Now()
+	pid, err := syscall.ForkExec("/proc/self/exe", append([]string{argCommand}, s.command...), &syscall.ProcAttr{
+		Env:   env,
+		Files: []uintptr{0, 1, 2},
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "shoal: can't start a process: %v\n", err)
+		_ = s.ctl.send(message{Kind: kindExit, Code: ExitNotStarted})
+		return false
+	}
+	s.main = pid
+	return true
+}
+
+func (s *supervisor) handle(m message) {
+	switch m.Kind {
+	case kindDial:
+		go s.dial(m.ID, m.Port)
+	case kindSignal:
+		if s.ended {
+			signalChildren(syscall.Signal(m.Code))
+		} else {
+			_ = syscall.Kill(s.main, syscall.Signal(m.Code))
+		}
+	case kindStop:
+		s.end(m.Grace)
+	}
+}
+
+// end asks the command to end, and kills what is left after grace.
+func (s *supervisor) end(grace time.Duration) {
+	if s.stop {
+		return
+	}
+	s.stop = true
+	s.deadline = time.After(grace)
+	if s.ended {
+		signalChildren(syscall.SIGTERM)
+		return
+	}
+	_ = syscall.Kill(s.main, syscall.SIGTERM)
+	_ = syscall.Kill(s.main, syscall.SIGCONT) // a stopped one would never hear it
+}
+
+// mainEnded takes the exit code. What the command leaves behind ends too,
+// unless the command was one that goes to the background.
+func (s *supervisor) mainEnded(status syscall.WaitStatus) {
+	s.ended = true
+	s.code = status.ExitStatus()
+	if status.Signaled() {
+		s.code = 128 + int(status.Signal())
+	}
+	left := children()
+	if len(left) == 0 {
+		return
+	}
+	if !s.stop && s.code == 0 && time.Since(s.started) < daemonStart {
+		_ = s.ctl.send(message{Kind: kindSay, Text: "the command went to the background; waiting for it there"})
+		return
+	}
+	signalChildren(syscall.SIGTERM)
+	if !s.stop {
+		s.stop = true
+		s.deadline = time.After(leftGrace)
+	}
+}
+
+// dial connects to a port of the command and passes the connection to Run.
+func (s *supervisor) dial(id uint64, port uint16) {
+	answer := message{Kind: kindDialed, ID: id}
+	conn, err := net.DialTimeout("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), dialTimeout)
+	if err != nil {
+		answer.Text = err.Error()
+		_ = s.ctl.send(answer)
+		return
+	}
+	defer conn.Close()
+	f, err := conn.(*net.TCPConn).File()
+	if err != nil {
+		answer.Text = err.Error()
+		_ = s.ctl.send(answer)
+		return
+	}
+	defer f.Close()
+	_ = s.ctl.send(answer, int(f.Fd()))
+}
+
+// reap waits for children until there are none.
+func reap(exits chan<- exited) {
+	for {
+		var e exited
+		var err error
+		e.pid, err = syscall.Wait4(-1, &e.status, 0, nil)
+		switch err {
+		case nil:
+			exits <- e
+		case syscall.EINTR:
+		default:
+			exits <- exited{none: true}
+			return
+		}
+	}
+}
+
+// signalChildren signals every child of this process.
+func signalChildren(sig syscall.Signal) {
+	for _, pid := range children() {
+		_ = syscall.Kill(pid, sig)
+		if sig == syscall.SIGTERM {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	}
+}
+
+// children lists this process's children that still run.
+func children() []int {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var out []int
+	self := os.Getpid()
+	for _, p := range procs {
+		pid, err := strconv.Atoi(p.Name())
+		if err != nil {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + p.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		// pid (name, which may hold anything) state ppid …
+		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
+		if len(fields) > 1 && fields[0] != "Z" && fields[1] == strconv.Itoa(self) {
+			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// notify is signal.Notify without the signals that this process was told to
+// ignore, as nohup does: noticing them would undo that for the command.
+func notify(c chan<- os.Signal, sigs ...os.Signal) {
+	for _, s := range sigs {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
+}
