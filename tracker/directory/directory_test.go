@@ -158,16 +158,16 @@ func TestDescriptorBeyondItsBoundsIsRefused(t *testing.T) {
 		return func(d *Descriptor) { d.Addrs = []netip.AddrPort{netip.MustParseAddrPort(s)} }
 	}
 	for name, change := range map[string]func(d *Descriptor){
-		"no address":            func(d *Descriptor) { d.Addrs = nil },
-		"five addresses":        func(d *Descriptor) { d.Addrs = slices.Repeat(d.Addrs, 5) },
-		"port zero":             addr("8.8.8.8:0"),
-		"unspecified address":   addr("0.0.0.0:9001"),
-		"multicast address":     addr("224.0.0.1:9001"),
-		"mapped address":        addr("[::ffff:8.8.8.8]:9001"),
-		"no onion key":          func(d *Descriptor) { d.Keys = nil },
-		"three onion keys":      func(d *Descriptor) { d.Keys = slices.Repeat(d.Keys, 3) },
-		"two keys of a number":  func(d *Descriptor) { d.Keys = slices.Repeat(d.Keys, 2) },
-		"unknown suite":         func(d *Descriptor) { d.Suite = 9 },
+		"no address":           func(d *Descriptor) { d.Addrs = nil },
+		"five addresses":       func(d *Descriptor) { d.Addrs = slices.Repeat(d.Addrs, 5) },
+		"port zero":            addr("8.8.8.8:0"),
+		"unspecified address":  addr("0.0.0.0:9001"),
+		"multicast address":    addr("224.0.0.1:9001"),
+		"mapped address":       addr("[::ffff:8.8.8.8]:9001"),
+		"no onion key":         func(d *Descriptor) { d.Keys = nil },
+		"three onion keys":     func(d *Descriptor) { d.Keys = slices.Repeat(d.Keys, 3) },
+		"two keys of a number": func(d *Descriptor) { d.Keys = slices.Repeat(d.Keys, 2) },
+		"unknown suite":        func(d *Descriptor) { d.Suite = 9 },
 		"seventeen relatives": func(d *Descriptor) {
 			for i := range byte(17) {
 				d.Family = append(d.Family, onion.ID{i})

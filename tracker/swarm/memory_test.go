@@ -131,8 +131,8 @@ func TestCorruptFileIsAnErrorAndIsLeftAsItIs(t *testing.T) {
 
 func TestRecordCostsLittleMoreThanItsBytes(t *testing.T) {
 	for _, c := range []struct{ swarms, each, most int }{
-		{20_000, 1, announce.OuterSize + 400}, // swarms of one, half-empty shards
-		{1000, 50, announce.OuterSize + 200},
+		{20_000, 1, announce.OuterSize + 600}, // swarms of one, half-empty slabs
+		{1000, 50, announce.OuterSize + 300},
 	} {
 		var before, after runtime.MemStats
 		runtime.GC()
