@@ -1,6 +1,7 @@
 package dht
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -177,21 +178,18 @@ func skipString(b []byte) ([]byte, error) {
 
 // skipInt starts behind the 'i'. 18 digits fit every integer type of 64 bits.
 func skipInt(b []byte) ([]byte, error) {
-	i, digits := 0, 0
-	if len(b) > 0 && b[0] == '-' {
-		i++
+	digits := bytes.TrimPrefix(b, []byte("-"))
+	n := 0
+	for n < len(digits) && digits[n] >= '0' && digits[n] <= '9' {
+		n++
 	}
-	for ; i < len(b) && b[i] >= '0' && b[i] <= '9'; i++ {
-		digits++
-	}
-	first := b[:min(i, len(b))]
 	switch {
-	case i == len(b):
+	case n == len(digits):
 		return nil, errCut
-	case b[i] != 'e' || digits == 0 || digits > 18:
+	case digits[n] != 'e' || n == 0 || n > 18:
 		return nil, errors.New("bad integer")
-	case digits > 1 && first[i-digits] == '0', digits == 1 && i == 2 && first[1] == '0':
-		return nil, errors.New("integer with a leading zero")
+	case digits[0] == '0' && (n > 1 || len(digits) < len(b)):
+		return nil, errors.New("integer with a leading zero, or minus zero")
 	}
-	return b[i+1:], nil
+	return digits[n+1:], nil
 }
