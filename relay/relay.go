@@ -7,6 +7,7 @@ package relay
 
 import (
 	"context"
+	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -121,6 +122,21 @@ func New(cfg Config) (*Relay, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// Name makes the keys in cfg.State, if there are none, and returns how network
+// files call the relay: ID@ADDR.
+func Name(cfg Config) (string, error) {
+	keys, err := hop.OpenKeys(cfg.State)
+	if err != nil {
+		return "", err
+	}
+	ln, addr, err := hop.Listen(cfg.Listen, cfg.Advertise)
+	if err != nil {
+		return "", err
+	}
+	ln.Close()
+	return fmt.Sprintf("%v@%v", onion.ID(keys.Identity.Public().(ed25519.PublicKey)), addr), nil
 }
 
 // meetingMemory is what stream windows at this meeting point may promise

@@ -280,15 +280,26 @@ func (b *book) sign() error {
 	if err := v.Sign(t.keys.Identity); err != nil {
 		return err
 	}
-	tmp := t.path("view.new")
-	if err := os.WriteFile(tmp, v.Raw(), 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, t.path("view")); err != nil {
+	if err := replace(t.path("view"), v.Raw()); err != nil {
 		return err
 	}
 	b.mu.Lock()
 	b.current = v
 	b.mu.Unlock()
 	return nil
+}
+
+// replace writes a file so that a crash leaves the old or the new. It is on the
+// disk when replace returns: a view that was shown must never be forgotten, or
+// its number would be used twice and the tracker believed no more.
+func replace(file string, b []byte) error {
+	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }

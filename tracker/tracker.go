@@ -10,7 +10,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"sync"
@@ -127,6 +126,9 @@ func step() uint32 { return onion.Step(time.Now()) }
 func (t *Tracker) Link() directory.Link {
 	return directory.Link{Tracker: directory.Tracker{Key: [32]byte(t.server.ID()), Addr: t.addr}, Entries: t.cfg.Network.Entries}
 }
+
+// Close gives up a tracker that was never Run.
+func (t *Tracker) Close() error { return errors.Join(t.ln.Close(), t.keys.SaveReplays(t.server)) }
 
 const (
 	saveEvery   = 5 * time.Minute

@@ -151,6 +151,20 @@ func (n *Net) Members(c Client) []Swarm {
 	return out
 }
 
+// Counts returns how many seeders and leechers c was last told of in h: zeros
+// where it is no member.
+func (n *Net) Counts(c Client, h Hash) (seeders, leechers int) {
+	n.mu.Lock()
+	m := n.members[memberID{c, h}]
+	n.mu.Unlock()
+	if m == nil {
+		return 0, 0
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return int(m.seeds), int(m.leeches)
+}
+
 // Streams returns how many streams are open, and the bytes read from and
 // written to streams since the start.
 func (n *Net) Streams() (open int, in, out uint64) {

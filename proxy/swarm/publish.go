@@ -43,7 +43,10 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 	}
 	m.mu.Lock()
 	first := !m.started
-	m.started, m.seeder, m.heard = true, a.Left == 0, time.Now()
+	m.started, m.heard = true, time.Now()
+	if a.Left != Unknown {
+		m.seeder = a.Left == 0
+	}
 	left := m.left
 	m.mu.Unlock()
 	if left {

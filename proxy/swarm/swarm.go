@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"time"
 )
@@ -46,10 +47,13 @@ const (
 	Stopped
 )
 
+// Unknown is what Left holds when the client did not say how much it lacks.
+const Unknown uint64 = math.MaxUint64
+
 // Announce is what a client tells of itself.
 type Announce struct {
 	Event   Event
-	Left    uint64 // bytes the client has yet to get; 0 means that it seeds
+	Left    uint64 // bytes the client has yet to get; 0 means that it seeds; or Unknown
 	NumWant int    // peers wanted; below zero means the default
 }
 

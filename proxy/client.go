@@ -1,0 +1,339 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/proxy/announce"
+	"github.com/shoal-p2p/shoal/proxy/authority"
+	"github.com/shoal-p2p/shoal/proxy/dht"
+	"github.com/shoal-p2p/shoal/proxy/inbound"
+	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/socks"
+	"github.com/shoal-p2p/shoal/proxy/status"
+	"github.com/shoal-p2p/shoal/proxy/swarm"
+)
+
+// client is one torrent client of this sidecar.
+type client struct {
+	p    *Sidecar
+	name swarm.Client
+	udp  *announce.UDP
+	dht  *dht.Server
+
+	mu      sync.Mutex
+	addr    netip.Addr            // guarded by mu: where the client is, loopback mostly
+	listens map[swarm.Hash]uint16 // guarded by mu: the port that it announced
+	runs    map[swarm.Hash]bool   // guarded by mu: streams are taken for it
+	assoc   *socks.Association    // guarded by mu: the newest
+}
+
+// client returns the client called name.
+func (p *Sidecar) client(name swarm.Client) *client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.clients[name]
+	if c == nil {
+		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]bool)}
+		c.udp = announce.NewUDP(c)
+		c.dht = dht.NewServer(dht.Config{
+			Key:  sha256.Sum256(append(append([]byte("shoal/1 dht"), p.secret[:]...), name...)),
+			Rule: c.rule,
+		}, c)
+		p.clients[name] = c
+	}
+	return c
+}
+
+func (p *Sidecar) closeClients() {
+	p.mu.Lock()
+	all := p.clients
+	p.clients = make(map[swarm.Client]*client)
+	p.mu.Unlock()
+	for _, c := range all {
+		c.dht.Close()
+	}
+}
+
+// seen notes where a client is and which association is its newest.
+func (c *client) seen(from socks.Origin, conn net.Conn) *client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.assoc = from.Assoc
+	if conn != nil {
+		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+			c.addr = a.AddrPort().Addr().Unmap()
+		}
+	}
+	return c
+}
+
+func (c *client) association() *socks.Association {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.assoc
+}
+
+// listens returns where a client itself listens for h, by its own word.
+func (p *Sidecar) listens(name swarm.Client, h swarm.Hash) (netip.AddrPort, bool) {
+	c := p.client(name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	port := c.listens[h]
+	return netip.AddrPortFrom(c.addr, port), port != 0 && c.addr.IsValid()
+}
+
+func (p *Sidecar) association(name swarm.Client) inbound.Dialer {
+	if a := p.socks.Association(name); a != nil {
+		return a
+	}
+	return nil
+}
+
+func (p *Sidecar) standIn(c swarm.Client, h swarm.Hash, k swarm.Key) (netip.AddrPort, error) {
+	a, err := p.table.Meet(c, h, k)
+	return netip.AddrPortFrom(a, peers.Port), err
+}
+
+// join returns the client's membership in h and takes its streams.
+func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
+	p := c.p
+	s, err := p.swarms.Join(c.name, h)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	ctx := p.ctx
+	p.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.runs[h] && ctx.Err() == nil {
+		c.runs[h] = true
+		p.wg.Go(func() {
+			p.desk.Run(ctx, c.name, s)
+			c.mu.Lock()
+			delete(c.runs, h)
+			c.mu.Unlock()
+		})
+	}
+	return s, nil
+}
+
+// member returns the membership that c has in h already.
+func (c *client) member(h swarm.Hash) (swarm.Swarm, bool) {
+	for _, s := range c.p.swarms.Members(c.name) {
+		if s.Hash() == h {
+			return s, true
+		}
+	}
+	return nil, false
+}
+
+const slowInterval = time.Minute // after an answer that came before the trackers'
+
+// Announce implements announce.Handler.
+func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Response, error) {
+	p := c.p
+	assoc := c.association()
+	var out announce.Response
+	if r.Port != 0 && assoc == nil {
+		p.counters.Add(status.NotProxied)
+		p.mu.Lock()
+		p.warned = time.Now()
+		p.mu.Unlock()
+		if p.cfg.Strict {
+			return out, &announce.Failure{Text: announce.TextNotProxiedEnd}
+		}
+		out.Warning = announce.TextNotProxied
+	}
+	if r.Event == swarm.Stopped {
+		if s, ok := c.member(r.Hash); ok {
+			p.wg.Go(s.Leave)
+		}
+		return announce.Response{}, nil
+	}
+	s, err := c.join(r.Hash)
+	if err != nil {
+		return out, err
+	}
+	c.mu.Lock()
+	if r.Port != 0 {
+		c.listens[r.Hash] = r.Port
+	} else {
+		delete(c.listens, r.Hash)
+	}
+	c.mu.Unlock()
+	a, err := s.Announce(ctx, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: r.NumWant})
+	if errors.Is(err, swarm.ErrLeft) { // it was stopped and started in one breath
+		return out, &announce.Failure{Text: announce.TextNotReady, Retry: 5 * time.Second}
+	}
+	slow := errors.Is(err, context.DeadlineExceeded)
+	if err != nil && !slow && len(a.Peers) == 0 {
+		return out, err
+	}
+	if slow {
+		a.Interval = slowInterval
+	}
+	for _, addr := range p.table.Assign(c.name, r.Hash, a.Peers) {
+		out.Peers = append(out.Peers, netip.AddrPortFrom(addr, peers.Port))
+	}
+	out.Seeders, out.Leechers, out.Interval = a.Seeders, a.Leechers, a.Interval
+	if assoc != nil {
+		out.Beacon, _ = assoc.TakeBeacon()
+	}
+	return out, nil
+}
+
+// Scrape implements announce.Handler.
+func (c *client) Scrape(_ context.Context, hashes []swarm.Hash) ([]announce.Count, error) {
+	out := make([]announce.Count, len(hashes))
+	for i, h := range hashes {
+		out[i].Seeders, out[i].Leechers = c.p.swarms.Counts(c.name, h)
+	}
+	return out, nil
+}
+
+// rule implements dht.Config's Rule.
+func (c *client) rule(h swarm.Hash) dht.Rule {
+	if _, ok := c.member(h); ok {
+		return dht.Joined
+	}
+	return dht.New
+}
+
+// Peers implements dht.Handler.
+func (c *client) Peers(ctx context.Context, h swarm.Hash) (out []netip.AddrPort) {
+	s, err := c.join(h)
+	if err != nil {
+		return nil
+	}
+	a, _ := s.Announce(ctx, swarm.Announce{Left: announce.Unknown, NumWant: -1})
+	for _, addr := range c.p.table.Assign(c.name, h, a.Peers) {
+		out = append(out, netip.AddrPortFrom(addr, peers.Port))
+	}
+	return out
+}
+
+// Announced implements dht.Handler.
+func (c *client) Announced(a dht.Announced) {
+	c.p.wg.Go(func() {
+		s, err := c.join(a.Hash)
+		if err != nil {
+			return
+		}
+		left := announce.Unknown
+		if a.Seed {
+			left = 0
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		s.Announce(ctx, swarm.Announce{Left: left, NumWant: -1})
+	})
+}
+
+// Send implements dht.Handler.
+func (c *client) Send(d dht.Packet) {
+	if a := c.association(); a != nil {
+		a.WriteFrom(d.From, d.Data)
+	}
+}
+
+// Refused implements dht.Handler.
+func (c *client) Refused(err error) {
+	switch {
+	case errors.Is(err, dht.ErrTooMany):
+		c.p.counters.Add(status.DHTLimit)
+	case errors.Is(err, dht.ErrPrivate):
+		c.p.counters.Add(status.DHTPrivate)
+	default:
+		c.p.counters.Add(status.Datagram)
+	}
+}
+
+// handler is what the SOCKS front asks.
+type handler struct{ *Sidecar }
+
+// Elsewhere implements socks.Handler.
+func (p handler) Elsewhere(ctx context.Context, from socks.Origin, host string, conn net.Conn) {
+	c := p.client(from.Client).seen(from, conn)
+	conn, kind, err := announce.Peek(conn)
+	if err != nil {
+		p.counters.Add(status.Silent)
+		return
+	}
+	switch kind {
+	case announce.BitTorrent:
+		p.counters.Add(status.BitTorrent)
+		return
+	case announce.TLS:
+		if conn, err = p.terminate(ctx, host, conn); err != nil {
+			return
+		}
+	case announce.Other:
+		p.counters.Add(status.Unreadable)
+		return
+	}
+	switch err := announce.Serve(ctx, conn, c); {
+	case errors.Is(err, announce.ErrWebSeed):
+		p.counters.Add(status.WebSeed)
+	case errors.Is(err, announce.ErrNoAnnounce):
+		p.counters.Add(status.Web)
+	case errors.Is(err, announce.ErrSilent):
+		p.counters.Add(status.Silent)
+	case errors.Is(err, announce.ErrTooLarge), errors.Is(err, announce.ErrMalformed):
+		p.counters.Add(status.Unreadable)
+	}
+}
+
+// terminate answers TLS as the tracker that the client means.
+func (p handler) terminate(ctx context.Context, host string, conn net.Conn) (net.Conn, error) {
+	if err := p.tls.Allow(host); err != nil {
+		p.counters.Add(status.TLS)
+		return nil, err
+	}
+	out, err := p.tls.Handshake(ctx, conn, host)
+	switch {
+	case errors.Is(err, authority.ErrDistrusted):
+		p.counters.Add(status.Certificate)
+	case err != nil:
+		p.counters.Add(status.TLS)
+	}
+	return out, err
+}
+
+// Peer implements socks.Handler.
+func (p handler) Peer(ctx context.Context, from socks.Origin, a netip.AddrPort) (socks.Session, error) {
+	c := p.client(from.Client).seen(from, nil)
+	peer, ok := p.table.Lookup(a.Addr())
+	if !ok || peer.Client != c.name {
+		return nil, swarm.ErrUnknownPeer
+	}
+	s, ok := c.member(peer.Hash)
+	if !ok {
+		return nil, swarm.ErrUnknownPeer
+	}
+	return p.desk.Dial(ctx, c.name, s, peer.Key)
+}
+
+// Tracker implements socks.Handler.
+func (p handler) Tracker(ctx context.Context, from socks.Origin, packet []byte) []byte {
+	c := p.client(from.Client).seen(from, nil)
+	var addr netip.AddrPort
+	if from.Assoc != nil {
+		addr = from.Assoc.Addr()
+	}
+	return c.udp.Answer(ctx, packet, addr)
+}
+
+// DHT implements socks.Handler.
+func (p handler) DHT(from socks.Origin, node netip.AddrPort, packet []byte) {
+	if from.Assoc == nil {
+		return
+	}
+	p.client(from.Client).seen(from, nil).dht.Packet(packet, from.Assoc.Addr(), node)
+}

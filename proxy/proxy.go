@@ -1,0 +1,351 @@
+// Package proxy is the sidecar beside a torrent client: it owns everything that
+// runs there. It answers the client's trackers and DHT from the blind trackers,
+// and joins its peer connections to streams.
+// Not here: what any of these is; each has a package below.
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit"
+	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/link"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/proxy/authority"
+	"github.com/shoal-p2p/shoal/proxy/inbound"
+	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/socks"
+	"github.com/shoal-p2p/shoal/proxy/status"
+	"github.com/shoal-p2p/shoal/proxy/swarm"
+	"github.com/shoal-p2p/shoal/tracker/directory"
+)
+
+// Config is what a sidecar is started with. Network and State must be set.
+type Config struct {
+	Network  directory.Network
+	State    string     // folder of keys, guards and stand-ins, made 0700
+	SOCKS    string     // where torrent clients connect; "" means DefaultSOCKS
+	Password string     // of every SOCKS user; needed where others can reach the address
+	Status   string     // where the status page is; "" means DefaultStatus
+	Hops     int        // own relays on a circuit; see DefaultHops
+	Source   netip.Addr // address to dial guards from; zero: the system's choice
+
+	// Strict refuses a client whose peers don't go through the proxy, instead of warning.
+	Strict bool
+
+	// BootstrapDirect lets a first start dial a tracker when the network names
+	// no entry relay. The tracker then sees this computer's address.
+	BootstrapDirect bool
+
+	Log *slog.Logger // nil: slog.Default
+}
+
+// The defaults.
+const (
+	DefaultSOCKS  = "127.0.0.1:1080"
+	DefaultStatus = "127.0.0.1:1081"
+	DefaultHops   = 2
+)
+
+const (
+	streamMemory  = 256 << 20 // all windows of streams, bytes
+	circuitMemory = 256 << 20 // all windows of circuits above their floor, bytes
+	warmEvery     = 2 * time.Second
+)
+
+// Sidecar is one sidecar.
+type Sidecar struct {
+	cfg      Config
+	keeper   *directory.Keeper
+	chooser  *path.Chooser
+	links    *link.Pool
+	circuits *circuit.Client
+	swarms   *swarm.Net
+	table    *peers.Table
+	desk     *inbound.Desk
+	socks    *socks.Server
+	tls      *authority.Authority
+	counters status.Counters
+	secret   [32]byte
+
+	socksLn, statusLn net.Listener
+
+	mu      sync.Mutex
+	ctx     context.Context // guarded by mu: Run's
+	wg      sync.WaitGroup
+	clients map[swarm.Client]*client // guarded by mu
+	ready   bool                     // guarded by mu
+	why     string                   // guarded by mu
+	warned  time.Time                // guarded by mu: when a client last went around the proxy
+}
+
+// New opens the state folder and listens; nothing is dialled before Run.
+func New(cfg Config) (*Sidecar, error) {
+	if cfg.SOCKS == "" {
+		cfg.SOCKS = DefaultSOCKS
+	}
+	if cfg.Status == "" {
+		cfg.Status = DefaultStatus
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if err := cfg.Network.Check(); err != nil {
+		return nil, err
+	}
+	if len(cfg.Network.Entries) == 0 && !cfg.BootstrapDirect {
+		return nil, errors.New("the network names no entry relay: a first start would have to dial a tracker, which would see this computer's address. Ask for a link with entry relays, or say --bootstrap-direct")
+	}
+	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
+		return nil, fmt.Errorf("--hops %d: 1 to %d own relays (0 only in a network file marked as a test)", cfg.Hops, path.MaxOwn)
+	}
+	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
+	}
+	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting"}
+	var err error
+	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
+		return nil, err
+	}
+	if err := p.openPaths(); err != nil {
+		return nil, err
+	}
+	if p.secret, err = secretFile(p.path("secret")); err != nil {
+		return nil, err
+	}
+	if p.table, err = peers.Open(p.path("stand-ins"), p.secret); err != nil {
+		return nil, err
+	}
+	if p.tls, err = authority.Open(p.path("authority")); err != nil {
+		return nil, err
+	}
+	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source)}
+	p.circuits = circuit.New(circuit.Config{
+		Links: p.links, Chooser: p.chooser, Relays: p.keeper.Relays, Step: p.step, Own: cfg.Hops,
+		Budget: link.NewBudget(circuitMemory / cell.FrameSize), Hello: directory.Hello,
+	})
+	p.swarms = swarm.New(swarm.Config{
+		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
+		Trackers: p.trackers, Budget: stream.NewBudget(streamMemory),
+	})
+	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add}, handler{p})
+	p.desk = inbound.New(inbound.Config{
+		StandIn: p.standIn,
+		Roads:   []inbound.Road{inbound.TCP(p.listens), inbound.UTP(p.association)},
+		Count:   p.counters.Add,
+	})
+	if p.socksLn, err = socks.Listen(cfg.SOCKS, cfg.Password); err != nil {
+		return nil, err
+	}
+	if p.statusLn, err = net.Listen("tcp", cfg.Status); err != nil {
+		p.socksLn.Close()
+		return nil, fmt.Errorf("status page: %w", err)
+	}
+	return p, nil
+}
+
+func (p *Sidecar) path(name string) string { return filepath.Join(p.cfg.State, name) }
+
+func (p *Sidecar) openPaths() error {
+	guards, err := path.LoadGuards(p.path("guards"))
+	if guards == nil {
+		return err
+	}
+	if err != nil {
+		p.cfg.Log.Warn("guards are drawn anew", "err", err)
+	}
+	pins, err := path.LoadPins(p.path("middles"))
+	if pins == nil {
+		return err
+	}
+	if err != nil {
+		p.cfg.Log.Warn("middles are drawn anew", "err", err)
+	}
+	p.chooser = path.New(p.cfg.Network.Rules(), path.NewRand(), guards, pins)
+	return nil
+}
+
+// secretFile returns the 32 bytes in file, made when missing.
+func secretFile(file string) (secret [32]byte, err error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		rand.Read(secret[:])
+		return secret, os.WriteFile(file, secret[:], 0o600)
+	}
+	if err != nil {
+		return secret, err
+	}
+	if len(b) != len(secret) {
+		return secret, fmt.Errorf("%s: %d bytes, want %d: the file is damaged; remove it, and peers get new stand-ins", file, len(b), len(secret))
+	}
+	return [32]byte(b), nil
+}
+
+// SOCKS returns the address that clients are to use.
+func (p *Sidecar) SOCKS() net.Addr { return p.socksLn.Addr() }
+
+// StatusURL returns where the status page is.
+func (p *Sidecar) StatusURL() string { return "http://" + p.statusLn.Addr().String() }
+
+func (p *Sidecar) now() time.Time { return time.Now().Add(p.keeper.ClockError()) }
+
+func (p *Sidecar) step() uint32 { return onion.Step(p.now()) }
+
+// trackers returns the trackers as last hops.
+func (p *Sidecar) trackers() (out []path.Relay) {
+	for _, t := range p.keeper.Trackers() {
+		out = append(out, t.Hop())
+	}
+	return out
+}
+
+// Run serves until ctx ends, and returns when all it started is over.
+func (p *Sidecar) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	p.mu.Lock()
+	p.ctx = ctx
+	p.mu.Unlock()
+
+	// What carries traffic outlives what makes it, so that records can be withdrawn.
+	below, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var lower, upper sync.WaitGroup
+	lower.Go(func() { p.links.Run(below) })
+	lower.Go(func() { p.keeper.Follow(below, p.circuits, p.sources) })
+
+	errs := make(chan error, 4)
+	run := func(f func() error) {
+		upper.Go(func() {
+			if err := f(); err != nil && ctx.Err() == nil {
+				errs <- err
+				cancel()
+			}
+		})
+	}
+	run(func() error { p.keepWarm(ctx); return nil })
+	run(func() error { p.swarms.Run(ctx); return nil })
+	run(func() error { return p.table.Run(ctx) })
+	run(func() error { return status.NewServer(source{p}, &p.counters).Run(ctx, p.statusLn) })
+	run(func() error { return p.socks.Serve(ctx, p.socksLn) })
+	upper.Wait()
+	p.closeClients()
+	p.wg.Wait()
+	stop()
+	p.circuits.Close()
+	lower.Wait()
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return nil
+	}
+}
+
+// sources returns whom to ask for views: guards, or before there are any, the
+// entry relays of the network.
+func (p *Sidecar) sources() (out []path.Relay) {
+	for _, g := range p.chooser.GuardStatus() {
+		if r, ok := p.keeper.Relay(g.ID); ok {
+			out = append(out, r)
+		}
+	}
+	if _, ok := p.keeper.Merged().Ready(); ok && len(out) > 0 {
+		return out
+	}
+	for _, e := range p.cfg.Network.Entries {
+		out = append(out, path.Relay{ID: e.ID, Addr: e.Addr})
+	}
+	if len(out) == 0 && p.cfg.BootstrapDirect {
+		for _, t := range p.cfg.Network.Trackers {
+			out = append(out, path.Relay{ID: onion.ID(t.Key), Addr: t.Addr})
+		}
+	}
+	return out
+}
+
+// keepWarm keeps the link to the first guard, and says whether circuits can be
+// built.
+func (p *Sidecar) keepWarm(ctx context.Context) {
+	for {
+		err := p.warm(ctx)
+		p.mu.Lock()
+		p.ready, p.why = err == nil, ""
+		if err != nil {
+			p.why = err.Error()
+		}
+		p.mu.Unlock()
+		wait := time.Duration(warmEvery)
+		if err != nil {
+			wait = 100 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.keeper.Changed():
+		case <-time.After(wait):
+		}
+	}
+}
+
+func (p *Sidecar) warm(ctx context.Context) error {
+	if why, ok := p.keeper.Merged().Ready(); !ok {
+		return errors.New(why)
+	}
+	trackers := p.trackers()
+	if len(trackers) == 0 {
+		return errors.New("no tracker can be reached yet")
+	}
+	own := max(p.cfg.Hops, 1)
+	way, err := p.chooser.Choose(time.Now(), p.keeper.Relays(), path.Key{}, own, path.Relay{})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(p.chooser.SaveGuards(p.path("guards")), p.chooser.SavePins(p.path("middles"))); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := p.links.Get(ctx, way[0].ID, way[0].Addr); err != nil {
+		p.chooser.GuardDown(time.Now(), way[0].ID)
+		return errors.New("the guard can't be reached; trying again")
+	}
+	p.chooser.GuardUp(way[0].ID)
+	return nil
+}
+
+// source is what the status page shows.
+type source struct{ *Sidecar }
+
+// Status implements status.Source.
+func (p source) Status() status.Status {
+	p.mu.Lock()
+	s := status.Status{Ready: p.ready, Why: p.why, Hops: p.cfg.Hops}
+	if time.Since(p.warned) < time.Hour {
+		s.Warnings = append(s.Warnings, `A client announces but keeps its peers out of the proxy: tick "Use proxy for peer connections" in its settings.`)
+	}
+	p.mu.Unlock()
+	if t := p.cfg.Network.Trusts(); t != "" && s.Ready {
+		s.Why = t
+	}
+	for _, err := range p.keeper.Faults() {
+		s.Warnings = append(s.Warnings, err.Error())
+	}
+	for _, c := range p.circuits.Circuits() {
+		s.Circuits = append(s.Circuits, status.Circuit{Use: string(c.Use()), Hops: c.Hops(), State: "open"})
+	}
+	s.Streams, s.BytesIn, s.BytesOut = p.swarms.Streams()
+	return s
+}
