@@ -37,16 +37,16 @@ func cspHash(s string) string {
 // view is what the page shows.
 type view struct {
 	Status
-	CSS       template.CSS
-	JS        template.JS
-	Groups    []group
-	RateIn    string
-	RateOut   string
-	TotalIn   string
-	TotalOut  string
-	Graph     graph
-	Refusals  []refusal
-	Refusals1 uint64 // all together
+	CSS        template.CSS
+	JS         template.JS
+	Groups     []group
+	RateIn     string
+	RateOut    string
+	TotalIn    string
+	TotalOut   string
+	Graph      graph
+	Refusals   []refusal
+	RefusedAll uint64
 }
 
 // refusal is one line of what was refused.
@@ -81,7 +81,7 @@ func (s *Server) view() view {
 	for r := range Reason(reasons) {
 		if n := st.Refused[r.String()]; n > 0 {
 			v.Refusals = append(v.Refusals, refusal{n, r.Text()})
-			v.Refusals1 += n
+			v.RefusedAll += n
 		}
 	}
 	slices.SortStableFunc(v.Refusals, func(a, b refusal) int { return cmp.Compare(b.Count, a.Count) })
@@ -136,7 +136,7 @@ func size(n float64) string {
 }
 
 func number(n float64, unit string) string {
-	if n < 9.95 && n != float64(int(n)) && unit != "B" {
+	if n < 9.95 && unit != "B" {
 		return fmt.Sprintf("%.1f %s", n, unit)
 	}
 	return fmt.Sprintf("%.0f %s", n, unit)

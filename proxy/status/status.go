@@ -68,7 +68,7 @@ func isLoopback(host string) bool {
 		return true
 	}
 	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
+	return err == nil && a.Zone() == "" && a.Unmap().IsLoopback()
 }
 
 // Server serves the page.
