@@ -159,6 +159,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	}
 	s, err := c.join(r.Hash)
 	if err != nil {
+		p.cfg.Log.Error("a torrent could not be joined", "err", err)
 		return out, err
 	}
 	c.mu.Lock()
@@ -174,6 +175,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	}
 	slow := errors.Is(err, context.DeadlineExceeded)
 	if err != nil && !slow && len(a.Peers) == 0 {
+		p.cfg.Log.Warn("an announce failed", "err", err)
 		return out, err
 	}
 	if slow {

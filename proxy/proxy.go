@@ -112,7 +112,7 @@ func New(cfg Config) (*Sidecar, error) {
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
 		return nil, fmt.Errorf("--hops %d: 1 to %d own relays (0 only in a network file marked as a test)", cfg.Hops, path.MaxOwn)
 	}
-	if err := os.MkdirAll(cfg.State, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(cfg.State, "clients"), 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
 	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting"}
@@ -139,7 +139,7 @@ func New(cfg Config) (*Sidecar, error) {
 	})
 	p.swarms = swarm.New(swarm.Config{
 		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
-		Trackers: p.trackers, Budget: stream.NewBudget(streamMemory),
+		Trackers: p.trackers, Budget: stream.NewBudget(streamMemory), Now: p.now,
 	})
 	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add}, handler{p})
 	p.desk = inbound.New(inbound.Config{

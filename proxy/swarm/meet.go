@@ -28,7 +28,7 @@ type binding struct {
 func (m *member) bind(work *sync.WaitGroup) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	days := announce.Days(m.id.hash, time.Now())
+	days := announce.Days(m.id.hash, m.net.cfg.Now())
 	var have []onion.ID
 	for id, b := range m.bound {
 		if b.circuit != nil && over(b.circuit) && !b.busy {
@@ -229,7 +229,7 @@ func (m *member) tokenRelay(c *circuit.Circuit, token [32]byte) (onion.ID, bool)
 		if b.circuit != c && !b.busy {
 			continue
 		}
-		for _, d := range append(announce.Days(m.id.hash, time.Now()), days(b)...) {
+		for _, d := range append(announce.Days(m.id.hash, m.net.cfg.Now()), days(b)...) {
 			if announce.Token(m.keys.Meeting(id, d).R, id, d) == token {
 				return id, true
 			}

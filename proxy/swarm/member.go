@@ -222,7 +222,7 @@ func (m *member) due() bool {
 func (m *member) sweep() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.union.Expire(time.Now())
+	m.union.Expire(m.net.cfg.Now())
 	idle := func(c *circuit.Circuit) bool {
 		_, idle := c.Streams()
 		return idle > circuitIdle

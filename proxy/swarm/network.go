@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,6 +27,7 @@ type Config struct {
 	Relay    func(onion.ID) (path.Relay, bool) // one of it
 	Trackers func() []path.Relay               // the trackers, as last hops
 	Budget   *stream.Budget                    // the windows of all streams
+	Now      func() time.Time                  // the network's time
 	Meetings int                               // meeting relays per membership; 0 means 2
 }
 
@@ -82,7 +84,22 @@ func (n *Net) Run(ctx context.Context) {
 	n.mu.Lock()
 	n.ctx = life
 	n.mu.Unlock()
-	<-ctx.Done()
+	week := time.NewTicker(time.Hour)
+	defer week.Stop()
+	for over := false; !over; {
+		select {
+		case <-ctx.Done():
+			over = true
+		case <-week.C:
+			n.mu.Lock()
+			for _, s := range n.secrets {
+				if err := n.advance(s); err != nil {
+					slog.Error("last week's secret could not be erased", "err", err)
+				}
+			}
+			n.mu.Unlock()
+		}
+	}
 	var leaving sync.WaitGroup
 	for _, m := range n.all() {
 		leaving.Go(m.Leave)
@@ -90,6 +107,15 @@ func (n *Net) Run(ctx context.Context) {
 	leaving.Wait()
 	cancel()
 	n.wg.Wait()
+}
+
+// advance moves a secret to the present week and erases what is over.
+// Memberships keep the keys that they began with.
+func (n *Net) advance(s *announce.Secret) error {
+	if !s.Advance(n.cfg.Now()) {
+		return nil
+	}
+	return s.Save()
 }
 
 func (n *Net) all() []*member {
@@ -122,15 +148,13 @@ func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 			return nil, fmt.Errorf("swarm: %d clients use this sidecar, at most %d", len(n.secrets), maxClients)
 		}
 		var err error
-		if secret, err = announce.LoadSecret(n.cfg.State, string(c), time.Now()); err != nil {
+		if secret, err = announce.LoadSecret(n.cfg.State, string(c), n.cfg.Now()); err != nil {
 			return nil, err
 		}
 		n.secrets[c] = secret
 	}
-	if secret.Advance(time.Now()) {
-		if err := secret.Save(); err != nil {
-			return nil, err
-		}
+	if err := n.advance(secret); err != nil {
+		return nil, err
 	}
 	m := newMember(n, id, secret)
 	n.members[id] = m

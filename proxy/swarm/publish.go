@@ -120,8 +120,8 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 		return 0, fmt.Errorf("%w: no meeting relay: %w", ErrNotReady, err)
 	}
 	m.mu.Lock()
-	m.sequence = max(m.sequence+1, uint64(time.Now().Unix()))
-	record := announce.Record{Sequence: m.sequence, Expiry: time.Now().Add(recordLife).Unix(), Seeder: m.seeder}
+	m.sequence = max(m.sequence+1, uint64(m.net.cfg.Now().Unix()))
+	record := announce.Record{Sequence: m.sequence, Expiry: m.net.cfg.Now().Add(recordLife).Unix(), Seeder: m.seeder}
 	m.mu.Unlock()
 
 	var mu sync.Mutex
@@ -130,7 +130,7 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 	var all sync.WaitGroup
 	for _, t := range trackers {
 		all.Go(func() {
-			for _, day := range announce.Days(m.id.hash, time.Now()) {
+			for _, day := range announce.Days(m.id.hash, m.net.cfg.Now()) {
 				a, e := m.tell(ctx, t, day, record, want)
 				mu.Lock()
 				if e != nil {
@@ -188,7 +188,7 @@ func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r ann
 		if err != nil {
 			return nil, err
 		}
-		m.learn(t, day, a.Records)
+		m.learn(t, day, name, a)
 		if a.Status == announce.StampNeeded && a.StampBits > k.stamp {
 			k.stamp = a.StampBits
 			continue
@@ -231,9 +231,16 @@ func (m *member) request(ctx context.Context, k *ask, t path.Relay, r *announce.
 	return announce.ParseAnswer(reply)
 }
 
-func (m *member) learn(t path.Relay, day announce.Day, records []announce.Outer) {
-	for i := range records {
-		r, err := announce.OpenRecord(m.id.hash, t.ID, day, &records[i], time.Now())
+// learn takes in the records of an answer that their owners signed, and
+// stamped where this tracker asks for it: a stamp that only the tracker checks
+// is one that it can waive.
+func (m *member) learn(t path.Relay, day announce.Day, name [32]byte, a *announce.Answer) {
+	for i := range a.Records {
+		o := &a.Records[i]
+		if a.StampBits > 0 && !announce.Check(name, o.T, o.Stamp, a.StampBits) {
+			continue
+		}
+		r, err := announce.OpenRecord(m.id.hash, t.ID, day, o, m.net.cfg.Now())
 		if err != nil {
 			continue // a tracker or a stranger made it up
 		}
@@ -252,7 +259,7 @@ func (m *member) withdraw(ctx context.Context) {
 			k := m.askOf(t)
 			k.mu.Lock()
 			defer k.mu.Unlock()
-			for _, day := range announce.Days(m.id.hash, time.Now()) {
+			for _, day := range announce.Days(m.id.hash, m.net.cfg.Now()) {
 				m.request(ctx, k, t, &announce.Request{Name: announce.Name(m.id.hash, t.ID, day), Withdraw: announce.Withdraw(m.keys, t.ID, day)})
 			}
 		})

@@ -43,14 +43,19 @@ func (k *Keeper) Fetch(ctx context.Context, c *circuit.Client, from path.Relay) 
 	return k.AddAnswer(answer)
 }
 
-// Follow keeps k's views up to date until ctx ends. Each time it asks one of
-// sources after another until one knows something new, or all were asked.
+// asked is how many sources a round asks at most: those that answer and know
+// nothing new may be behind, but a sidecar should not dial every relay it knows.
+const asked = 2
+
+// Follow keeps k's views up to date until ctx ends. Each round asks sources, in
+// random order, until one knows something new or asked of them have answered.
 func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, sources func() []path.Relay) {
 	wait := 200 * time.Millisecond
 	for {
 		all := sources()
 		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		var failed error
+		answered := 0
 		for _, from := range all {
 			ctx, cancel := context.WithTimeout(ctx, time.Minute)
 			news, err := k.Fetch(ctx, c, from)
@@ -59,7 +64,8 @@ func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, sources func() [
 				failed = err
 				continue
 			}
-			if failed = nil; news {
+			answered++
+			if failed = nil; news || answered == asked {
 				break
 			}
 		}
