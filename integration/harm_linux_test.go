@@ -256,4 +256,3 @@ func TestNothingIsLeftOfAClientThatIsKilled(t *testing.T) {
 		t.Errorf("%v: %d sockets before, %d during, %d at the end", err, before, during, held())
 	}
 }
-

@@ -94,11 +94,14 @@ type Kind struct {
 }
 
 // All are the clients that Shoal promises to carry.
-var All = []Kind{QBittorrent}
+var All = []Kind{QBittorrent, Transmission, Aria2, RTorrent, Deluge}
 
 // startTimeout bounds the start of a client that is given no deadline; a busy
 // machine with two cores takes a few seconds for those written in Python.
 const startTimeout = 30 * time.Second
+
+// startPoll is how often a client that starts is asked if it has.
+const startPoll = 20 * time.Millisecond
 
 // loopback is where every client's control port is.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})

@@ -64,7 +64,7 @@ func startQBittorrent(ctx context.Context, c Config) (Client, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err = process.Until(ctx, 20*time.Millisecond, func() (bool, error) {
+	err = process.Until(ctx, startPoll, func() (bool, error) {
 		_, err := q.get(ctx, "app/version", nil)
 		return err == nil, err
 	}, p)

@@ -152,21 +152,15 @@ func enter(prepare func(dir string) ([]string, error)) (code int, err error) {
 	return Run(os.Args[1:], env)
 }
 
-// Own makes every address of prefix one of this machine's, inside.
-func Own(prefix netip.Prefix) error {
+// AddAddress gives the loopback interface one more address, inside.
+func AddAddress(a netip.Addr) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("netns: %w", err)
 	}
-	err = netlink.RouteAdd(&netlink.Route{
-		LinkIndex: lo.Attrs().Index,
-		Type:      unix.RTN_LOCAL,
-		Table:     unix.RT_TABLE_LOCAL,
-		Scope:     netlink.SCOPE_HOST,
-		Dst:       &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
-	})
-	if err != nil {
-		return fmt.Errorf("netns: own %v: %w", prefix, err)
+	address := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
+	if err := netlink.AddrAdd(lo, address); err != nil {
+		return fmt.Errorf("netns: add %v: %w", a, err)
 	}
 	return nil
 }
