@@ -119,7 +119,10 @@ func (a *Authority) Allowed(host string) bool {
 // clean returns the one form of a host: an address, or a name in lower case.
 func clean(host string) (string, error) {
 	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if ip, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") { // IPv6, as in a URL
+		host = host[1 : len(host)-1]
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
 		if ip.Zone() != "" {
 			return "", fmt.Errorf("%w: an address with a zone", ErrHost)
 		}
