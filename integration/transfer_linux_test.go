@@ -22,17 +22,16 @@ const (
 // learns of the other and dials.
 func TestQBittorrentToQBittorrent(t *testing.T) {
 	net := network(t)
-	for _, noDHT := range []bool{false, true} {
+	for _, dht := range []string{"dht-on", "dht-off"} {
 		for _, encryption := range []clients.Encryption{clients.Prefer, clients.Disable} {
-			for _, seederDials := range []bool{false, true} {
-				name := fmt.Sprintf("dht=%t,encryption=%v,seeder-dials=%t", !noDHT, encryption, seederDials)
-				t.Run(name, func(t *testing.T) {
+			for _, dials := range []string{"leecher-dials", "seeder-dials"} {
+				t.Run(fmt.Sprintf("%s-%v-%s", dht, encryption, dials), func(t *testing.T) {
 					ctx := deadline(t, time.Minute)
-					set := func(c *clients.Config) { c.NoDHT, c.Encryption = noDHT, encryption }
+					set := func(c *clients.Config) { c.NoDHT, c.Encryption = dht == "dht-off", encryption }
 					seeder := client(t, ctx, net.Sidecars[0], set)
 					leecher := client(t, ctx, net.Sidecars[1], set)
 					tor := noise(t, 1<<20, httpTracker)
-					if seederDials {
+					if dials == "seeder-dials" {
 						add(t, ctx, leecher, tor)
 						announced(t, ctx, leecher, tor)
 						seed(t, ctx, seeder, tor)
