@@ -19,79 +19,76 @@ type numbers struct {
 	metadata atomic.Uint32 // 0: not at all
 }
 
-// extended is what one side's extended handshakes have said so far.
+// extended is what one side's extended handshakes have said so far. A later
+// one changes what it mentions (BEP 10).
 type extended struct {
-	count      int  // handshakes taken
-	mentioned  bool // ut_metadata was shown once, so that its end must be too
-	size       int64
+	metadata   int // the number for ut_metadata; 0: none
+	mentioned  bool
+	size       int64 // of the metadata
 	reqq       int
 	uploadOnly bool
 }
 
-// read takes over what the handshake in b says, and the sender's numbers. A b
-// that no client could read is not taken.
-func (e *extended) read(b []byte, sender *numbers) (ok bool) {
-	e.size, e.reqq = 0, shownReqq(defaultReqq)
+// with returns what e becomes with the handshake in b, and false if b is none.
+func (e extended) with(b []byte) (_ extended, ok bool) {
+	e.size, e.reqq = 0, usualReqq
 	_, err := eachField(b, func(key string, value []byte) {
-		switch key {
-		case "m":
-			e.readNumbers(value, sender)
-		case "metadata_size":
-			if n, ok := integer(value); ok && n > 0 && n <= maxMetadataSize {
-				e.size = n
-			}
-		case "reqq":
-			if n, ok := integer(value); ok && n > 0 {
-				e.reqq = shownReqq(n)
-			}
-		case "upload_only":
-			if n, ok := integer(value); ok {
-				e.uploadOnly = n != 0
-			}
+		if key == "m" {
+			eachField(value, e.number)
+			return
+		}
+		n, ok := integer(value)
+		switch {
+		case !ok:
+		case key == "metadata_size" && n > 0 && n <= maxMetadataSize:
+			e.size = n
+		case key == "reqq" && n > 0:
+			e.reqq = shownReqq(n)
+		case key == "upload_only":
+			e.uploadOnly = n != 0
 		}
 	})
-	return err == nil
+	return e, err == nil
 }
 
-func (e *extended) readNumbers(m []byte, sender *numbers) {
-	eachField(m, func(key string, value []byte) {
-		if n, ok := integer(value); ok && key == "ut_metadata" && n >= 0 && n <= 255 {
-			e.mentioned = e.mentioned || n > 0
-			sender.metadata.Store(uint32(n))
-		}
-	})
-}
-
-// append writes the handshake that the receiver sees.
-func (e *extended) append(b []byte, sender *numbers) []byte {
-	var uploadOnly int
-	if e.uploadOnly {
-		uploadOnly = 1
+// number takes one entry of m.
+func (e *extended) number(name string, value []byte) {
+	if n, ok := integer(value); ok && name == "ut_metadata" && n >= 0 && n <= 255 {
+		e.metadata = int(n)
+		e.mentioned = e.mentioned || n > 0
 	}
+}
+
+// bytes returns the handshake that the receiver sees.
+func (e *extended) bytes() []byte {
 	shown := struct {
 		M            map[string]int `bencode:"m"`
 		MetadataSize int64          `bencode:"metadata_size,omitempty"`
 		Reqq         int            `bencode:"reqq"`
 		UploadOnly   int            `bencode:"upload_only"`
-	}{map[string]int{}, e.size, e.reqq, uploadOnly}
-	if sender.metadata.Load() != 0 {
+	}{M: map[string]int{}, MetadataSize: e.size, Reqq: e.reqq}
+	if e.uploadOnly {
+		shown.UploadOnly = 1
+	}
+	switch {
+	case e.metadata != 0:
 		shown.M["ut_metadata"] = shownMetadata
-	} else if e.mentioned {
+	case e.mentioned: // and taken back
 		shown.M["ut_metadata"] = 0
 	}
-	return append(b, bencode.MustMarshal(shown)...)
+	return bencode.MustMarshal(shown)
 }
 
-// defaultReqq is what a client that does not say takes (BEP 10).
-const defaultReqq = 250
+// usualReqq is what clients ask for of one that doesn't say how many requests
+// it takes, and as many as most ask for of any.
+const usualReqq = 500
 
-// shownReqq hides which program says n, and never promises more than n. 500
-// is as many as common clients ask for unless told less.
+// shownReqq hides which program says n, and never promises more than n.
 func shownReqq(n int64) int {
 	switch {
-	case n >= 500:
-		return 500
-	case n >= 250:
+	case n >= usualReqq:
+		return usualReqq
+	case n >= 250: // the default in BEP 10
 		return 250
 	}
 	return 1 << (bits.Len64(uint64(n)) - 1)

@@ -23,7 +23,7 @@
 //	extended handshake (BEP 10), written anew with these keys and no others
 //	  m                 ut_metadata when the client has it, always as 1
 //	  metadata_size     itself
-//	  reqq              500, or 250, or below that a power of two
+//	  reqq              500, unless the client says less: 250, or a power of two
 //	  upload_only       0 or 1
 //	  v p yourip ipv4 ipv6 complete_ago e share_mode and all others: nothing
 //	extended messages

@@ -21,7 +21,9 @@ type Scrubber struct {
 
 	sender   *numbers // what this direction's sender wants to receive extended messages as
 	receiver *numbers // what its receiver does
-	ext      extended // what the sender was last shown to say
+
+	ext        extended // what the sender has said
+	handshakes int      // extended ones
 
 	greeted bool
 	err     error
@@ -140,7 +142,7 @@ func fateOf(id byte) fate {
 
 func (s *Scrubber) fateOfExtended(number byte, size int) fate {
 	switch {
-	case number == 0 && size <= maxExtended && s.ext.count < maxHandshakes:
+	case number == 0 && size <= maxExtended && s.handshakes < maxHandshakes:
 		return rewriteExtended
 	case number == shownMetadata && size <= maxMetadata && s.receiver.metadata.Load() != 0:
 		return rewriteMetadata
@@ -185,9 +187,11 @@ func (s *Scrubber) takeBody(from, to int) {
 	}
 	switch s.fate {
 	case rewriteExtended:
-		s.ext.count++
-		if s.ext.read(whole, s.sender) {
-			s.putExtended(0, s.ext.append(nil, s.sender), nil)
+		s.handshakes++
+		if ext, ok := s.ext.with(whole); ok {
+			s.ext = ext
+			s.sender.metadata.Store(uint32(ext.metadata))
+			s.putExtended(0, ext.bytes(), nil)
 		}
 	case rewriteMetadata:
 		if dict, data, ok := metadata(whole); ok {

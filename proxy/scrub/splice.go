@@ -8,13 +8,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/stream"
 )
 
 // The buffers of a direction, bytes: the small one while little comes, so that
-// an idle stream holds little memory, the big one while much does.
+// an idle stream holds little memory, the big one while much does. Both fill
+// whole records of a stream.
 const (
-	smallBuffer = 4 << 10
-	bigBuffer   = 128 << 10
+	smallBuffer = stream.MaxData
+	bigBuffer   = 32 * stream.MaxData
 )
 
 var (
