@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,6 +53,10 @@ type Config struct {
 
 	Log *slog.Logger // nil: slog.Default
 }
+
+// ErrUsage is what New's error wraps when a setting can't be: the program exits
+// with 2 then.
+var ErrUsage = errors.New("wrong setting")
 
 // The defaults.
 const (
@@ -110,7 +115,7 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, errors.New("the network names no entry relay: a first start would have to dial a tracker, which would see this computer's address. Ask for a link with entry relays, or say --bootstrap-direct")
 	}
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
-		return nil, fmt.Errorf("--hops %d: 1 to %d own relays (0 only in a network file marked as a test)", cfg.Hops, path.MaxOwn)
+		return nil, fmt.Errorf("%w: --hops %d: 1 to %d own relays (0 only in a network file marked as a test)", ErrUsage, cfg.Hops, path.MaxOwn)
 	}
 	if err := os.MkdirAll(filepath.Join(cfg.State, "clients"), 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
@@ -224,7 +229,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var lower, upper sync.WaitGroup
 	lower.Go(func() { p.links.Run(below) })
-	lower.Go(func() { p.keeper.Follow(below, p.circuits, p.sources) })
+	lower.Go(func() { p.keeper.Follow(below, p.circuits, true, p.nextSource) })
 
 	errs := make(chan error, 4)
 	run := func(f func() error) {
@@ -254,26 +259,34 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	}
 }
 
-// sources returns whom to ask for views: guards, or before there are any, the
-// entry relays of the network.
-func (p *Sidecar) sources() (out []path.Relay) {
+// nextSource returns whom to ask for views, but for those asked: a guard, or
+// before there is any, one entry relay of the network and only if that fails
+// another.
+func (p *Sidecar) nextSource(asked []onion.ID) (path.Relay, bool) {
 	for _, g := range p.chooser.GuardStatus() {
-		if r, ok := p.keeper.Relay(g.ID); ok {
-			out = append(out, r)
+		if r, ok := p.keeper.Relay(g.ID); ok && !slices.Contains(asked, g.ID) && len(asked) < path.Primary {
+			return r, true
 		}
 	}
-	if _, ok := p.keeper.Merged().Ready(); ok && len(out) > 0 {
-		return out
+	if _, ok := p.keeper.Merged().Ready(); ok && len(asked) > 0 {
+		return path.Relay{}, false
 	}
+	var entries []path.Relay
 	for _, e := range p.cfg.Network.Entries {
-		out = append(out, path.Relay{ID: e.ID, Addr: e.Addr})
+		entries = append(entries, path.Relay{ID: e.ID, Addr: e.Addr, Weight: 1})
 	}
-	if len(out) == 0 && p.cfg.BootstrapDirect {
-		for _, t := range p.cfg.Network.Trackers {
-			out = append(out, path.Relay{ID: onion.ID(t.Key), Addr: t.Addr})
+	if r, err := p.chooser.First(entries, asked...); err == nil {
+		return r, true
+	}
+	if len(entries) > 0 || !p.cfg.BootstrapDirect {
+		return path.Relay{}, false
+	}
+	for _, t := range p.cfg.Network.Trackers {
+		if !slices.Contains(asked, onion.ID(t.Key)) {
+			return path.Relay{ID: onion.ID(t.Key), Addr: t.Addr}, true
 		}
 	}
-	return out
+	return path.Relay{}, false
 }
 
 // keepWarm keeps the link to the first guard, and says whether circuits can be

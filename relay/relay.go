@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -183,7 +184,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.links.Run(ctx) })
-	wg.Go(func() { r.keeper.Follow(ctx, r.client, r.trackers) })
+	wg.Go(func() { r.keeper.Follow(ctx, r.client, false, r.nextTracker) })
 	wg.Go(func() { r.publish(ctx) })
 	err := r.server.Serve(ctx, r.ln)
 	cancel()
@@ -198,6 +199,16 @@ func (r *Relay) trackers() (out []path.Relay) {
 		out = append(out, path.Relay{ID: onion.ID(t.Key), Addr: t.Addr})
 	}
 	return out
+}
+
+// nextTracker returns a tracker that is not among asked: each knows its own views alone.
+func (r *Relay) nextTracker(asked []onion.ID) (path.Relay, bool) {
+	for _, t := range r.trackers() {
+		if !slices.Contains(asked, t.ID) {
+			return t, true
+		}
+	}
+	return path.Relay{}, false
 }
 
 // descriptor returns what the relay says of itself now.

@@ -118,7 +118,7 @@ func network(c *cli.Context) (directory.Network, error) {
 		}
 		return directory.FromLinks(all...)
 	}
-	return directory.Network{}, &exitError{2, errors.New(`no network: there is no public Shoal network yet.
+	return directory.Network{}, &exitError{1, errors.New(`no network: there is no public Shoal network yet.
   Join one with --network FILE or --tracker LINK, from somebody who runs a tracker;
   start one on this machine with: shoal testnet --state DIR
   or see it work with: shoal demo`)}
@@ -214,6 +214,9 @@ add relays, and each costs some speed.`,
 			Network: n, State: dir, SOCKS: c.String("socks"), Password: password, Status: c.String("status"),
 			Hops: c.Int("hops"), Source: from, Strict: c.Bool("strict"), BootstrapDirect: c.Bool("bootstrap-direct"), Log: logger(c),
 		})
+		if errors.Is(err, proxy.ErrUsage) {
+			return &exitError{2, err}
+		}
 		if err != nil {
 			return err
 		}

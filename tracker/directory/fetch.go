@@ -43,31 +43,32 @@ func (k *Keeper) Fetch(ctx context.Context, c *circuit.Client, from path.Relay) 
 	return k.AddAnswer(answer)
 }
 
-// asked is how many sources a round asks at most: those that answer and know
-// nothing new may be behind, but a sidecar should not dial every relay it knows.
-const asked = 2
-
-// Follow keeps k's views up to date until ctx ends. Each round asks sources, in
-// random order, until one knows something new or asked of them have answered.
-func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, sources func() []path.Relay) {
-	wait := 200 * time.Millisecond
+// Follow keeps k's views up to date until ctx ends. Each round it asks what next
+// returns, given those that it has asked in this round, until there is no more;
+// with one, until one has answered.
+func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, one bool, next func(asked []onion.ID) (path.Relay, bool)) {
+	wait := firstWait
 	for {
-		all := sources()
-		rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 		var failed error
-		answered := 0
-		for _, from := range all {
-			ctx, cancel := context.WithTimeout(ctx, time.Minute)
-			news, err := k.Fetch(ctx, c, from)
+		var asked []onion.ID
+		for ctx.Err() == nil {
+			from, ok := next(asked)
+			if !ok {
+				break
+			}
+			asked = append(asked, from.ID)
+			ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+			_, err := k.Fetch(ctx, c, from)
 			cancel()
 			if err != nil {
 				failed = err
-				continue
-			}
-			answered++
-			if failed = nil; news || answered == asked {
+			} else if one {
+				failed = nil
 				break
 			}
+		}
+		if failed != nil && ctx.Err() == nil {
+			slog.Debug("a view could not be fetched", "err", failed)
 		}
 		every := k.Network().ViewEvery
 		if every == 0 {
@@ -76,9 +77,6 @@ func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, sources func() [
 		if _, ready := k.Merged().Ready(); ready {
 			wait = time.Duration(float64(every) * (0.3 + 0.4*rand.Float64()))
 		} else {
-			if failed != nil && ctx.Err() == nil {
-				slog.Debug("no view yet", "err", failed)
-			}
 			wait = min(wait*3/2, 30*time.Second, max(every/2, 500*time.Millisecond))
 		}
 		select {
@@ -88,3 +86,8 @@ func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, sources func() [
 		}
 	}
 }
+
+const (
+	firstWait    = 200 * time.Millisecond
+	fetchTimeout = time.Minute
+)
