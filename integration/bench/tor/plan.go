@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 
 	"github.com/shoal-p2p/shoal/integration/process"
 )
@@ -20,8 +21,10 @@ type member struct {
 
 const onionPort = "80"
 
-// authorityLines make a server an authority that takes every relay for a good
-// one. The first consensus comes within 20 s, the next ones every minute.
+// firstVote is how often authorities vote until they have a consensus.
+const firstVote = 20 * time.Second
+
+// authorityLines make a server an authority that takes every relay for a good one.
 var authorityLines = []string{
 	"AuthoritativeDirectory 1", "V3AuthoritativeDirectory 1", "ContactInfo bench",
 	"TestingDirAuthVoteGuard *", "TestingDirAuthVoteHSDir *", "TestingMinExitFlagThreshold 0",
@@ -96,7 +99,7 @@ func (n *Net) server(m *member) (or, dir netip.AddrPort, err error) {
 	if dir, err = freePort(); err != nil {
 		return or, dir, err
 	}
-	m.lines = append([]string{"Nickname " + m.name, "ORPort " + or.String(), "SocksPort 0", "Address 127.0.0.1", "ExitRelay 0"}, m.lines...)
+	m.lines = append([]string{"Nickname " + m.name, "ORPort " + or.String(), "SocksPort 0", "Address 127.0.0.1", "AssumeReachable 1", "ExitRelay 0"}, m.lines...)
 	return or, dir, nil
 }
 

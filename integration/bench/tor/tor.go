@@ -81,6 +81,9 @@ func Start(ctx context.Context, c Config) (n *Net, err error) {
 	if err != nil {
 		return n, err
 	}
+	if err := awaitVote(ctx); err != nil {
+		return n, err
+	}
 	for _, m := range members {
 		if err := n.start(m); err != nil {
 			return n, err
@@ -96,6 +99,22 @@ func Start(ctx context.Context, c Config) (n *Net, err error) {
 	name, err := os.ReadFile(n.path("service", "onion", "hostname"))
 	n.Onion = net.JoinHostPort(strings.TrimSpace(string(name)), onionPort)
 	return n, err
+}
+
+// awaitVote returns when there is time enough before the authorities' next vote
+// for all relays to be in it: who misses the first waits for a minute.
+func awaitVote(ctx context.Context) error {
+	now := time.Now()
+	last := now.Truncate(firstVote)
+	if now.Sub(last) < firstVote/5 {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(last.Add(firstVote).Sub(now)):
+		return nil
+	}
 }
 
 // PIDs returns the process ids of all: which of them are on a path, none tells.
