@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
 var update = flag.Bool("update", false, "write what comes out into testdata")
@@ -18,7 +20,7 @@ var update = flag.Bool("update", false, "write what comes out into testdata")
 // side may see of it.
 type transcript struct {
 	file, title string
-	hash        [20]byte
+	hash        swarm.Hash
 	sent, seen  []byte
 }
 
@@ -79,7 +81,7 @@ func (x transcript) run(t testing.TB, feed func(*Scrubber, []byte) ([]byte, erro
 
 func (x transcript) write(t *testing.T) {
 	t.Helper()
-	text := fmt.Sprintf("%s\nhash: %x\n\nsent:\n%s\nseen:\n%s", x.title, x.hash, explain(x.sent), explain(x.seen))
+	text := fmt.Sprintf("%s\nhash: %x\n\nsent:\n%s\nseen:\n%s", x.title, x.hash[:], explain(x.sent), explain(x.seen))
 	if err := os.WriteFile(x.file, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}

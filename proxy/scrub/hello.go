@@ -1,5 +1,7 @@
 package scrub
 
+import "github.com/shoal-p2p/shoal/proxy/swarm"
+
 // The handshake of BEP 3:
 //
 //	 0  1  19
@@ -19,7 +21,7 @@ const (
 var reserved = [8]byte{5: 0x10, 7: 0x04}
 
 // checkHello checks as much of a handshake as there is in b.
-func checkHello(b []byte, hash *[20]byte) error {
+func checkHello(b []byte, hash *swarm.Hash) error {
 	n := min(len(b), len(protocol))
 	if string(b[:n]) != protocol[:n] {
 		return ErrNotBitTorrent

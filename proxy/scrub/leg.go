@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent/mse"
+
+	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
 // Leg is one end of a peer stream after its first bytes were judged: they are
@@ -56,7 +58,7 @@ func closeWrite(c net.Conn) error {
 // ErrNotBitTorrent, ErrWrongSwarm, ErrSilent when ctx ends first, or the
 // conn's own. After an error the conn is still the caller's to close; without
 // one it belongs to the Leg.
-func Accept(ctx context.Context, conn net.Conn, hash [20]byte) (*Leg, error) {
+func Accept(ctx context.Context, conn net.Conn, hash swarm.Hash) (*Leg, error) {
 	return within(ctx, conn, func() (*Leg, error) {
 		l := &Leg{Conn: conn, r: conn, w: conn}
 		err := l.readHello(&hash)
@@ -81,7 +83,7 @@ func Accept(ctx context.Context, conn net.Conn, hash [20]byte) (*Leg, error) {
 
 // Far reads what the far side says first on a stream: a handshake for hash.
 // Between sidecars there is no MSE. Errors and conn as with Accept.
-func Far(ctx context.Context, conn net.Conn, hash [20]byte) (*Leg, error) {
+func Far(ctx context.Context, conn net.Conn, hash swarm.Hash) (*Leg, error) {
 	return within(ctx, conn, func() (*Leg, error) {
 		l := &Leg{Conn: conn, r: conn, w: conn}
 		return l, l.readHello(&hash)
@@ -90,7 +92,7 @@ func Far(ctx context.Context, conn net.Conn, hash [20]byte) (*Leg, error) {
 
 // readHello reads the handshake into l.hello. What was read before an error
 // stays there.
-func (l *Leg) readHello(hash *[20]byte) error {
+func (l *Leg) readHello(hash *swarm.Hash) error {
 	b := make([]byte, helloSize)
 	for have := 0; have < len(b); {
 		n, err := l.r.Read(b[have:])
@@ -134,8 +136,9 @@ func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), far
 	if err == nil || ctx.Err() != nil || errors.Is(err, errDial) || errors.Is(err, ErrWrongSwarm) {
 		return l, err
 	}
+	slow := errors.Is(err, ErrSilent) // which says nothing of its taste
 	l, err = dialOne(ctx, dial, hello, c.Hash, !inMSE)
-	if err == nil {
+	if err == nil && !slow {
 		taste.mse.Store(!inMSE)
 	}
 	return l, err
@@ -144,7 +147,7 @@ func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), far
 // errDial is wrapped by what dial itself returned.
 var errDial = errors.New("scrub: the client can't be reached")
 
-func dialOne(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash [20]byte, inMSE bool) (*Leg, error) {
+func dialOne(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash swarm.Hash, inMSE bool) (*Leg, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	conn, err := dial(ctx)
@@ -191,11 +194,11 @@ func within(ctx context.Context, conn net.Conn, f func() (*Leg, error)) (*Leg, e
 	return l, nil
 }
 
-// mseError tells an end of the conn from bytes that are not MSE.
+// mseError tells a conn that broke from bytes that are not MSE. An early end
+// is taken for the latter: package mse says the same for both.
 func mseError(err error) error {
 	var ne net.Error
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &ne), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	if errors.As(err, &ne) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
 		return plain(err)
 	}
 	return ErrNotBitTorrent

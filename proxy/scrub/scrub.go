@@ -48,6 +48,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
 // The limits on what is read, bytes.
@@ -94,7 +96,7 @@ const idPrefix = "-SH0000-"
 // PeerID returns the peer id under which the member with that swarm key is
 // shown, to whoever it is shown: clients still tell peers apart by it, and it
 // says no more than the key, which the far side knows anyway.
-func PeerID(key [32]byte) ID {
+func PeerID(key swarm.Key) ID {
 	sum := sha256.Sum256(append([]byte("shoal/1 peer id"), key[:]...))
 	var id ID
 	copy(id[:], idPrefix)
@@ -104,9 +106,9 @@ func PeerID(key [32]byte) ID {
 
 // Config says whose stream it is.
 type Config struct {
-	// Hash is the stream's swarm: the 20 bytes that its client announces. A
-	// hybrid torrent has two swarms; each stream is of one of them.
-	Hash [20]byte
+	// Hash is the stream's swarm. A hybrid torrent has two (BEP 52), and each
+	// stream is of one of them.
+	Hash swarm.Hash
 
 	// Self is shown to the far side in place of the client's own peer id,
 	// Peer to the client in place of the far side's.

@@ -3,6 +3,8 @@ package scrub
 import (
 	"encoding/binary"
 	"sync"
+
+	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
 // The message ids that are not simply passed.
@@ -16,7 +18,7 @@ const (
 // sends and says what the other may see. It keeps the bytes of at most one
 // extended message; everything else passes as it comes. One goroutine at a time.
 type Scrubber struct {
-	hash [20]byte
+	hash swarm.Hash
 	show ID
 
 	sender   *numbers // what this direction's sender wants to receive extended messages as

@@ -8,16 +8,18 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
 var (
-	testHash    = [20]byte([]byte("an info-hash of this"))
+	testHash    = swarm.Hash([]byte("an info-hash of this"))
 	testConfig  = Config{Hash: testHash, Self: PeerID([32]byte{1}), Peer: PeerID([32]byte{2})}
 	allReserved = [8]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 )
 
 // hello writes a handshake.
-func hello(hash [20]byte, reserved [8]byte, id ID) []byte {
+func hello(hash swarm.Hash, reserved [8]byte, id ID) []byte {
 	b := append([]byte(protocol), reserved[:]...)
 	b = append(b, hash[:]...)
 	return append(b, id[:]...)
