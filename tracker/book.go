@@ -36,6 +36,7 @@ type known struct {
 	weight    uint64
 	weighed   time.Time
 	reachable bool
+	fails     int       // tries in a row
 	tried     time.Time // zero: not yet
 	trying    bool
 }
@@ -43,6 +44,7 @@ type known struct {
 const (
 	retryEvery   = 20 * time.Minute // a relay that answered
 	retryFailed  = time.Minute      // one that did not
+	testRetry    = 10 * time.Second // either, in a test network
 	dropAfter    = 48 * time.Hour   // one that says nothing any more
 	tryAtOnce    = 16               // relays tried at the same time
 	soonest      = 10 * time.Second // between views made early
@@ -161,11 +163,11 @@ func (b *book) due() (out []*known) {
 	defer b.mu.Unlock()
 	for _, k := range b.relays {
 		again := retryFailed
-		if k.reachable {
+		if k.reachable && k.fails == 0 {
 			again = retryEvery
 		}
 		if b.t.cfg.Network.Test {
-			again = min(again, max(4*b.t.cfg.Network.ViewEvery, 2*time.Second))
+			again = min(again, testRetry)
 		}
 		if !k.trying && time.Since(k.tried) > again {
 			k.trying = true
@@ -188,14 +190,19 @@ func (b *book) try(ctx context.Context, k *known) {
 		return
 	}
 	was := k.reachable
-	if first := k.tried.IsZero(); first || was != (err == nil) {
-		b.changed = true
-		defer b.poke()
-	}
-	k.tried, k.reachable = now, err == nil
+	first := k.tried.IsZero()
+	defer func() {
+		if first || was != k.reachable {
+			b.changed = true
+			b.poke()
+		}
+	}()
+	k.tried, k.reachable = now, err == nil || k.reachable && k.fails == 0 // one failure may be ours
 	if err != nil {
+		k.fails++
 		return
 	}
+	k.fails = 0
 	rate = min(rate, d.Rate)
 	if k.weight == 0 {
 		k.weight = min(rate, directory.FirstWeight)
