@@ -21,6 +21,7 @@ type visit struct {
 	cancel context.CancelFunc
 
 	ready chan struct{} // closed when far is set
+	free  chan struct{} // closed when no road uses far any more
 	far   *scrub.Leg    // the stream, its handshake read and to be read again
 	gone  chan struct{} // closed when the client has got it, or it is over
 	done  chan struct{} // closed when Arrive is
@@ -51,6 +52,7 @@ func (d *Desk) Arrive(ctx context.Context, c swarm.Client, s swarm.Swarm, peer s
 		stream: &peeked{Conn: stream},
 		cancel: cancel,
 		ready:  make(chan struct{}),
+		free:   make(chan struct{}),
 		gone:   make(chan struct{}),
 		done:   make(chan struct{}),
 	}
@@ -220,10 +222,12 @@ func (v *visit) take(ctx context.Context) swarm.Conn {
 		return nil
 	}
 	v.desk.mu.Lock()
-	defer v.desk.mu.Unlock()
-	if v.state != waits || !v.end() {
+	mine := v.state == waits && v.end() // which calls the roads off
+	v.desk.mu.Unlock()
+	if !mine {
 		return nil
 	}
+	<-v.free
 	return v.far
 }
 
@@ -244,6 +248,7 @@ func (v *visit) deliver(ctx context.Context) {
 	wait, stop := context.WithTimeout(ctx, d.config.Wait)
 	defer stop()
 	leg := v.roads(wait)
+	close(v.free)
 	if leg == nil {
 		select {
 		case <-v.gone:
@@ -278,6 +283,9 @@ func (v *visit) roads(ctx context.Context) *scrub.Leg {
 	}()
 	for _, road := range d.config.Roads {
 		v.yield(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		dial := func(ctx context.Context) (net.Conn, error) {
 			return road(ctx, v.key.client, v.key.hash, standIn)
 		}

@@ -51,9 +51,12 @@ type Association struct {
 	locked bool           // addr was seen, not announced
 	given  bool           // the beacon was
 	inject []packet       // for ReadFrom
+	out    shares         // of who sends to the client
+	in     shares         // of whom the client sends to
 	ready  map[netip.AddrPort][]Session
 
-	heard chan struct{} // closed when addr is known
+	heard    chan struct{} // closed when addr is known
+	admitted chan struct{} // closed when client and beacon are set, or never will be
 }
 
 type packet struct {
@@ -86,6 +89,8 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 		jobs:   make(chan struct{}, maxJobs),
 		ready:  make(map[netip.AddrPort][]Session),
 		heard:  make(chan struct{}),
+
+		admitted: make(chan struct{}),
 	}
 	if user == "" {
 		a.owner = ownerOf(conn)
@@ -98,8 +103,11 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 		udp.Close()
 		return
 	}
-	if !s.add(a) {
+	ok := s.add(a)
+	close(a.admitted)
+	if !ok {
 		s.config.Count(status.Full)
+		udp.Close()
 		a.sock.CloseNow()
 		return
 	}
@@ -162,11 +170,14 @@ func (a *Association) TakeBeacon() (netip.AddrPort, bool) {
 	return a.beacon, true
 }
 
-var errOver = errors.New("socks: the UDP association is over")
+var errOver = errors.New("socks: the client has no UDP association")
 
 // Dial opens a µTP connection into the client, coming from stand-in from. It
-// waits until the client's address is known.
+// waits until the client's address is known. A nil Association has no way in.
 func (a *Association) Dial(ctx context.Context, from netip.AddrPort) (swarm.Conn, error) {
+	if a == nil {
+		return nil, errOver
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(a.ctx, cancel)()
@@ -294,6 +305,7 @@ type virtual Association
 // ReadFrom returns the next µTP packet, and answers all others on its way.
 func (v *virtual) ReadFrom(b []byte) (int, net.Addr, error) {
 	a := (*Association)(v)
+	<-a.admitted
 	for {
 		if p, ok := a.injected(); ok {
 			return copy(b, p.body), net.UDPAddrFromAddrPort(p.from), nil
@@ -328,8 +340,10 @@ func (a *Association) injected() (packet, bool) {
 // packet that could not be sent is simply lost.
 func (v *virtual) WriteTo(b []byte, from net.Addr) (int, error) {
 	if u, ok := from.(*net.UDPAddr); ok {
-		p := u.AddrPort()
-		(*Association)(v).send(udpHeader{addr: p.Addr().Unmap(), port: p.Port()}, b)
+		p := netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
+		a := (*Association)(v)
+		a.share(&a.out, &a.in, p, b)
+		a.send(udpHeader{addr: p.Addr(), port: p.Port()}, b)
 	}
 	return len(b), nil
 }
@@ -361,9 +375,7 @@ func (a *Association) receive(src netip.AddrPort, b []byte) (packet, bool) {
 	case standIn && isUTP(body):
 		return a.receiveUTP(h, body)
 	case h.name == "" && dht.IsPacket(body):
-		a.job(body, func(from Origin, b []byte) {
-			a.server.handler.DHT(a.ctx, from, h.addrPort(), b)
-		})
+		a.server.handler.DHT(Origin{a.client, a}, h.addrPort(), body)
 	case !standIn && announce.IsUDP(body):
 		a.job(body, func(from Origin, b []byte) {
 			if out := a.server.handler.Tracker(a.ctx, from, b); len(out) > 0 {
@@ -393,6 +405,7 @@ func (a *Association) from(src netip.AddrPort) bool {
 // receiveUTP decides about a µTP packet to a stand-in.
 func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
 	to := h.addrPort()
+	a.share(&a.in, &a.out, to, body)
 	if utpType(body) != utpSyn {
 		return packet{to, body}, !peers.IsBeacon(to.Addr())
 	}
@@ -411,6 +424,18 @@ func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
 		a.wg.Go(func() { a.open(k, syn) })
 	}
 	return packet{}, false
+}
+
+// share notes a µTP packet and cuts the window that it grants for the other
+// direction.
+func (a *Association) share(sent, granted *shares, standIn netip.AddrPort, b []byte) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if utpType(b) == utpData {
+		sent.sent(standIn, now)
+	}
+	cut(b, granted.window(now))
 }
 
 // job answers a packet outside of ReadFrom.

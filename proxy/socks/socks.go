@@ -60,8 +60,9 @@ type Handler interface {
 	// for none.
 	Tracker(ctx context.Context, from Origin, packet []byte) []byte
 
-	// DHT takes a packet for a DHT node (BEP 5). It answers by from.Assoc.
-	DHT(ctx context.Context, from Origin, node netip.AddrPort, packet []byte)
+	// DHT takes a packet for a DHT node (BEP 5), and answers by from.Assoc. It
+	// must not block, nor keep packet.
+	DHT(from Origin, node netip.AddrPort, packet []byte)
 }
 
 // Session is a peer that was reached, waiting for the client's connection.
@@ -330,6 +331,9 @@ func (r *request) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 		return newTaken(r.conn, func(first []byte) {
 			s.handler.Elsewhere(r.ctx, s.origin(user, r.conn), host, &resumed{Conn: r.conn, first: first})
 		}, nil), nil
+	}
+	if peers.IsBeacon(a.Addr()) {
+		return nil, errRefused // it has done its work
 	}
 	from := s.origin(user, r.conn)
 	s.connected(from.Client, a.Addr())

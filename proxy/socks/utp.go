@@ -21,6 +21,7 @@ const (
 	utpHeaderSize = 20
 	utpMaxPacket  = 8192 // what the µTP package reads
 
+	utpData  = 0
 	utpReset = 3
 	utpSyn   = 4
 	utpTypes = 5

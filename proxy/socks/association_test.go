@@ -1,0 +1,312 @@
+package socks
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/status"
+	"github.com/shoal-p2p/shoal/proxy/swarm"
+)
+
+var trackerConnect = binary.BigEndian.AppendUint64(nil, 0x41727101980)
+
+func TestTrackerPacketsAreAnsweredFromWhereTheyWent(t *testing.T) {
+	s := start(t, Config{})
+	s.tracker = func(from Origin, b []byte) []byte {
+		if from.Client != "client 1" || from.Assoc == nil || !from.Assoc.Addr().IsValid() {
+			t.Errorf("asked by %v", from)
+		}
+		return append([]byte("answer to "), b[8:]...)
+	}
+	a := associate(t, s, "")
+	for _, host := range []string{"tracker.invalid", "192.0.2.7", "2001:db8::1"} {
+		a.packet(t, host, 6969, append(trackerConnect, 0, 0, 0, 0, 't', 'e', 's', 't'))
+		h, b := a.answer(t)
+		if got := h.name + h.addr.String(); h.port != 6969 || got != host+"invalid IP" && got != host || !bytes.HasSuffix(b, []byte("test")) {
+			t.Errorf("%q from %+v, want %s", b, h, host)
+		}
+	}
+}
+
+func TestDHTPacketsReachTheHandler(t *testing.T) {
+	s := start(t, Config{})
+	a := associate(t, s, "")
+	a.packet(t, "192.0.2.7", 6881, []byte("d1:q4:ping1:y1:qe"))
+	if got := <-s.dht; got.String() != "192.0.2.7:6881" {
+		t.Errorf("asked for %v", got)
+	}
+	a.packet(t, standIn, 6881, []byte("d1:q4:ping1:y1:qe"))
+	if got := <-s.dht; got.String() != standIn+":6881" {
+		t.Errorf("asked for %v", got)
+	}
+	s.Association("client 1").WriteFrom(netip.MustParseAddrPort("192.0.2.7:6881"), []byte("pong"))
+	if h, b := a.answer(t); h.addrPort().String() != "192.0.2.7:6881" || string(b) != "pong" {
+		t.Errorf("%q from %v", b, h)
+	}
+}
+
+func TestBadPacketsAreCountedAndDropped(t *testing.T) {
+	s := start(t, Config{})
+	a := associate(t, s, "")
+	bad := 0
+	for _, b := range [][]byte{nil, {0, 0, 0}, {0, 0, 1, 1, 198, 18, 5, 5, 0, 80, 'x'}, {0, 0, 0, 9, 1, 2, 3, 4}} {
+		a.raw(t, b)
+		bad++
+	}
+	s.counted(t, status.Datagram, bad)
+	assoc := s.Association("client 1")
+	if assoc.Known() {
+		t.Error("a bad packet told the client's address")
+	}
+	a.packet(t, "192.0.2.7", 80, []byte("nothing known"))
+	a.packet(t, standIn, 80, []byte("nothing known"))
+	bad += 2
+	s.counted(t, status.Datagram, bad)
+	stranger, err := net.Dial("udp", a.relay.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	stranger.Write(udpHeader{name: "tracker.invalid", port: 1}.append(nil))
+	s.counted(t, status.Datagram, bad+1)
+	if got, _ := netip.ParseAddrPort(a.LocalAddr().String()); assoc.Addr() != got {
+		t.Errorf("the client is at %v, want %v", assoc.Addr(), got)
+	}
+}
+
+func TestAssociationKnowsAnAddressThatTheClientNames(t *testing.T) {
+	s := start(t, Config{})
+	c := dial(t, s)
+	c.login("", "")
+	c.request(3, "0.0.0.0", 5555)
+	a := s.Association("client 1")
+	if got := a.Addr().String(); got != "127.0.0.1:5555" {
+		t.Errorf("the client is at %s", got)
+	}
+	if _, ok := a.TakeBeacon(); !ok {
+		t.Error("no beacon although the address was not seen yet")
+	}
+}
+
+// TestBeaconTellsTheAddress: the client's SYN to it is refused at once, and
+// says where the client is.
+func TestBeaconTellsTheAddress(t *testing.T) {
+	s := start(t, Config{})
+	a := associate(t, s, "")
+	assoc := s.Association("client 1")
+	b, ok := assoc.TakeBeacon()
+	if !ok || !peers.IsBeacon(b.Addr()) || assoc.Known() {
+		t.Fatalf("beacon %v, %v", b, ok)
+	}
+	if _, again := assoc.TakeBeacon(); again {
+		t.Error("the beacon was given twice")
+	}
+	began := time.Now()
+	a.packet(t, b.Addr().String(), b.Port(), []byte("A\x00\x12\x34\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00"))
+	h, reset := a.answer(t)
+	if h.addrPort() != b || utpType(reset) != utpReset || utpConnID(reset) != 0x1234 || time.Since(began) > time.Second {
+		t.Errorf("%x from %v", reset, h)
+	}
+	if !assoc.Known() {
+		t.Error("the address is not known")
+	}
+	other := associate(t, s, "bob")
+	if b2, ok := s.Association("user bob").TakeBeacon(); !ok || b2 == b {
+		t.Errorf("another association has beacon %v, %v", b2, ok)
+	}
+	other.packet(t, "tracker.invalid", 1, nil)
+	until(t, s.Association("user bob").Known, func() string { return "the address is not known" })
+}
+
+// TestSixtyPeersComeInByUTP: each from its stand-in, all at once, each with
+// 256 KiB there and back. Nothing holds the µTP package back but our windows:
+// without them the sockets' buffers overflow and the transfers stall.
+func TestSixtyPeersComeInByUTP(t *testing.T) {
+	s := start(t, Config{})
+	a := associate(t, s, "")
+	sock := a.utp(t)
+	go func() {
+		for {
+			c, err := sock.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				io.Copy(c, io.LimitReader(c, 256<<10))
+				io.Copy(io.Discard, c)
+				c.Close()
+			}()
+		}
+	}()
+	a.packet(t, "tracker.invalid", 1, nil) // the client's first packet
+	assoc := s.Association("client 1")
+	want := make([]byte, 256<<10)
+	rand.NewChaCha8([32]byte{}).Read(want)
+	backlog := make(chan struct{}, 30) // the client's, which is the same package, holds 50
+	var dialled, wg sync.WaitGroup
+	dialled.Add(60)
+	for i := range 60 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			backlog <- struct{}{}
+			c, err := assoc.Dial(ctx, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, 9, byte(i + 1)}), 6881))
+			<-backlog
+			dialled.Done()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			dialled.Wait()
+			go c.Write(want)
+			got := make([]byte, len(want))
+			c.SetReadDeadline(time.Now().Add(30 * time.Second))
+			if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestDialIntoAClientThatIsNotKnownOrGone(t *testing.T) {
+	s := start(t, Config{})
+	a := associate(t, s, "")
+	assoc := s.Association("client 1")
+	from := netip.MustParseAddrPort(standIn + ":6881")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := assoc.Dial(ctx, from); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Dial = %v, want a deadline", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := assoc.Dial(t.Context(), from)
+		done <- err
+	}()
+	a.control.conn.Close()
+	if err := <-done; err == nil {
+		t.Error("dialled a client that is gone")
+	}
+	var none *Association
+	if _, err := none.Dial(t.Context(), from); err == nil {
+		t.Error("dialled a client without an association")
+	}
+}
+
+// TestUTPIsRefusedOnceAndThenTaken: a client that can do TCP turns to it at
+// the first reset, one that can't comes again.
+func TestUTPIsRefusedOnceAndThenTaken(t *testing.T) {
+	s := start(t, Config{})
+	s.peer = func(_ context.Context, from Origin, a netip.AddrPort) (Session, error) {
+		if from.Assoc == nil || a.String() != standIn+":6881" {
+			t.Errorf("asked for %v by %v", a, from)
+		}
+		return serving(echo), nil
+	}
+	a := associate(t, s, "")
+	sock := a.utp(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	began := time.Now()
+	if _, err := sock.DialContext(ctx, "", standIn+":6881"); err == nil || time.Since(began) > 5*time.Second {
+		t.Errorf("the first SYN: %v after %v, want a reset at once", err, time.Since(began))
+	}
+	c, err := sock.DialContext(ctx, "", standIn+":6881")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.Write([]byte("hello"))
+	got := make([]byte, 5)
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
+		t.Errorf("heard %q, %v", got, err)
+	}
+	connect(t, s, "", standIn, 6881) // so it can do TCP
+	if _, err := sock.DialContext(ctx, "", standIn+":6881"); err == nil {
+		t.Error("a SYN was taken although the client came by TCP")
+	}
+}
+
+func TestUTPToAPeerThatIsNotReachedIsReset(t *testing.T) {
+	s := start(t, Config{})
+	s.peer = func(context.Context, Origin, netip.AddrPort) (Session, error) { return nil, swarm.ErrUnreachable }
+	a := associate(t, s, "")
+	sock := a.utp(t)
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if _, err := sock.DialContext(ctx, "", standIn+":6881"); err == nil || ctx.Err() != nil {
+			t.Errorf("Dial = %v, want a reset", err)
+		}
+		cancel()
+	}
+	s.counted(t, status.Unreachable, 1)
+}
+
+func TestAssociationsAreBounded(t *testing.T) {
+	s := start(t, Config{})
+	for i := range maxAssocs {
+		associate(t, s, string(rune('A'+i)))
+	}
+	c := dial(t, s)
+	c.login("one more", "")
+	c.say(5, 3, 0, 1, 0, 0, 0, 0, 0, 0)
+	c.ended()
+	s.counted(t, status.Full, 1)
+}
+
+// FuzzUTP gives the µTP package, in the middle of transfers, whatever passes
+// our look at it. It has no way to fail but to panic.
+func FuzzUTP(f *testing.F) {
+	for _, l := range wire(f) {
+		if l[0] == "utp" {
+			f.Add([]byte(l[1]), false)
+			f.Add([]byte(l[1]), true)
+		}
+	}
+	s := start(f, Config{})
+	s.peer = func(context.Context, Origin, netip.AddrPort) (Session, error) { return serving(echo), nil }
+	a := associate(f, s, "")
+	a.packet(f, "tracker.invalid", 1, nil)
+	sock := a.utp(f)
+	assoc := s.Association("client 1")
+	until(f, assoc.Known, func() string { return "no address" })
+	go func() {
+		for {
+			c, err := sock.Accept()
+			if err != nil {
+				return
+			}
+			go io.Copy(c, c)
+		}
+	}()
+	live, err := assoc.Dial(f.Context(), netip.MustParseAddrPort(standIn+":6881"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { live.Close() })
+	go io.Copy(io.Discard, live)
+	f.Fuzz(func(t *testing.T, b []byte, flood bool) {
+		a.packet(t, standIn, 6881, b)
+		if len(b) >= utpHeaderSize && flood { // all the neighbouring connections, too
+			for id := range uint16(64) {
+				b[0] = b[0]&0xf0 | 1
+				binary.BigEndian.PutUint16(b[2:], binary.BigEndian.Uint16(b[2:])+id*1024)
+				a.packet(t, standIn, 6881, b)
+			}
+		}
+		live.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		live.Write(b)
+	})
+}

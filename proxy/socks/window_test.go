@@ -1,0 +1,95 @@
+package socks
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestWindowIsSharedByThoseWhoSend(t *testing.T) {
+	var s shares
+	now := time.Unix(1000, 0)
+	if got := s.window(now); got != utpInFlight {
+		t.Errorf("nobody sends: %d, want %d", got, utpInFlight)
+	}
+	peer := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1)
+	}
+	for range 3 {
+		for i := range 4 {
+			s.sent(peer(i), now)
+		}
+	}
+	if got := s.window(now); got != utpInFlight/4 {
+		t.Errorf("four send: %d, want %d", got, utpInFlight/4)
+	}
+	now = now.Add(shareEvery)
+	s.sent(peer(0), now)
+	if got := s.window(now); got != utpInFlight/4 {
+		t.Errorf("four have just sent: %d, want %d", got, utpInFlight/4)
+	}
+	now = now.Add(shareEvery)
+	if got := s.window(now); got != utpInFlight {
+		t.Errorf("one has just sent: %d, want %d", got, utpInFlight)
+	}
+	for i := range maxFlows + 10 {
+		s.sent(peer(i), now)
+	}
+	if got := s.window(now); got != utpLeast || len(s.seen) > maxFlows {
+		t.Errorf("thousands send: %d, want %d; %d remembered", got, utpLeast, len(s.seen))
+	}
+	if got := s.window(now.Add(time.Hour)); got != utpInFlight {
+		t.Errorf("nobody sends any more: %d, want %d", got, utpInFlight)
+	}
+}
+
+func TestCutLowersAWindowOnly(t *testing.T) {
+	b := make([]byte, utpHeaderSize)
+	for _, c := range [][3]uint32{{1 << 20, 1000, 1000}, {500, 1000, 500}, {0, 1000, 0}} {
+		binary.BigEndian.PutUint32(b[12:], c[0])
+		cut(b, c[1])
+		if got := binary.BigEndian.Uint32(b[12:]); got != c[2] {
+			t.Errorf("cut(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
+		}
+	}
+}
+
+func TestSYNsAreJudged(t *testing.T) {
+	s := newSyns()
+	now := time.Unix(1000, 0)
+	at := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 6881)
+	}
+	for i, step := range []struct {
+		k    synKey
+		wait time.Duration
+		do   func()
+		want verdict
+	}{
+		{synKey{at(1), 10}, 0, nil, refuse},                                                // try TCP
+		{synKey{at(1), 11}, 0, nil, open},                                                  // it won't
+		{synKey{at(1), 11}, time.Second, nil, drop},                                        // being opened
+		{synKey{at(1), 11}, 0, func() { s.opened(synKey{at(1), 11}, true, now) }, through}, // its answer was lost
+		{synKey{at(1), 12}, 0, func() { s.opened(synKey{at(1), 12}, false, now) }, open},   // a second one
+		{synKey{at(1), 11}, 2 * synFor, nil, refuse},                                       // long forgotten
+		{synKey{at(2), 10}, 0, nil, refuse},                                                // another peer
+		{synKey{at(2), 11}, 0, func() { s.connected(at(2).Addr()) }, refuse},               // it did TCP
+		{synKey{at(2), 12}, refusedFor, nil, refuse},                                       // too long ago
+	} {
+		now = now.Add(step.wait)
+		if i == 3 || i == 7 {
+			step.do()
+		}
+		if got := s.judge(step.k, now); got != step.want {
+			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+	}
+	for i := range 3 * maxSyns {
+		s.judge(synKey{at(i), 1}, now)
+		s.judge(synKey{at(i), 2}, now)
+	}
+	if len(s.refused) > maxSyns || len(s.conns) > maxSyns || s.opening > maxDials {
+		t.Errorf("%d refused, %d conns, %d opening are kept", len(s.refused), len(s.conns), s.opening)
+	}
+}

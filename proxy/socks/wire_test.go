@@ -1,0 +1,154 @@
+package socks
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// wire returns the lines of testdata/wire.txt: kind, bytes, outcome.
+func wire(t testing.TB) (lines [][3]string) {
+	b, err := os.ReadFile("testdata/wire.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		left, want, _ := strings.Cut(line, " ->")
+		kind, digits, _ := strings.Cut(left, " ")
+		raw, err := hex.DecodeString(strings.ReplaceAll(digits, " ", ""))
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		lines = append(lines, [3]string{kind, string(raw), strings.TrimSpace(want)})
+	}
+	return lines
+}
+
+func describe(b []byte) string {
+	h, body, err := parseHeader(b)
+	if err != nil {
+		return err.Error()
+	}
+	if h.name != "" {
+		return strings.TrimSpace(fmt.Sprintf("%q port %d body %x", h.name, h.port, body))
+	}
+	return strings.TrimSpace(fmt.Sprintf("%v port %d body %x", h.addr, h.port, body))
+}
+
+func describeUTP(b []byte) string {
+	if !isUTP(b) {
+		return "no"
+	}
+	return fmt.Sprintf("type %d connection %d", utpType(b), utpConnID(b))
+}
+
+func TestGoldenWire(t *testing.T) {
+	for _, l := range wire(t) {
+		b := []byte(l[1])
+		var got string
+		switch l[0] {
+		case "header":
+			got = describe(b)
+		case "utp":
+			got = describeUTP(b)
+		case "reset":
+			got = hex.EncodeToString(resetFor(b))
+		}
+		if got != l[2] {
+			t.Errorf("%s %x is %s, want %s", l[0], b, got, l[2])
+		}
+	}
+}
+
+func TestHeaderRoundTrip(t *testing.T) {
+	for _, l := range wire(t) {
+		h, body, err := parseHeader([]byte(l[1]))
+		if l[0] != "header" || err != nil {
+			continue
+		}
+		if got := append(h.append(nil), body...); string(got) != l[1] {
+			t.Errorf("made %x of %x", got, l[1])
+		}
+	}
+}
+
+func TestTruncatedHeaderIsRefused(t *testing.T) {
+	for _, l := range wire(t) {
+		_, body, err := parseHeader([]byte(l[1]))
+		if l[0] != "header" || err != nil {
+			continue
+		}
+		for i := range len(l[1]) - len(body) {
+			if _, _, err := parseHeader([]byte(l[1][:i])); err == nil {
+				t.Errorf("took %d bytes of %x", i, l[1])
+			}
+		}
+	}
+}
+
+func TestTruncatedUTPIsRefused(t *testing.T) {
+	for _, l := range wire(t) {
+		if l[0] != "utp" || l[2] == "no" {
+			continue
+		}
+		for i := range utpHeaderSize {
+			if isUTP([]byte(l[1][:i])) {
+				t.Errorf("took %d bytes of %x", i, l[1])
+			}
+		}
+	}
+	if isUTP(append([]byte{0x41, 0}, make([]byte, utpMaxPacket)...)) {
+		t.Error("took a packet that is too long")
+	}
+}
+
+func FuzzHeader(f *testing.F) {
+	for _, l := range wire(f) {
+		f.Add([]byte(l[1]))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, body, err := parseHeader(b)
+		if err != nil {
+			return
+		}
+		if got := append(h.append(nil), body...); !bytes.Equal(got, b) {
+			t.Errorf("made %x of %x", got, b)
+		}
+		h.addrPort()
+		if isUTP(body) {
+			utpSequence(body)
+			resetFor(body)
+		}
+	})
+}
+
+func FuzzGreeting(f *testing.F) {
+	f.Add([]byte{5, 1, 0})
+	f.Add([]byte{5, 2, 0, 2})
+	f.Add([]byte{5, 3, 1, 0, 2, 9})
+	f.Add([]byte{4, 1, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, err := readGreeting(bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		if len(got) != 2+int(b[1]) || got[0] != 5 || got[1] != b[1] {
+			t.Errorf("made %x of %x", got, b)
+		}
+		for m := range 256 {
+			if bytes.Count(got[2:], []byte{byte(m)}) != bytes.Count(b[2:len(got)], []byte{byte(m)}) {
+				t.Errorf("made %x of %x", got, b)
+			}
+		}
+		if bytes.IndexByte(got[2:], 2) > 0 {
+			t.Errorf("user names come after something else in %x", got)
+		}
+	})
+}
