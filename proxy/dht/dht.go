@@ -17,7 +17,8 @@ import (
 // The limits.
 const (
 	MaxPacket = 2048 // bytes of a packet that is looked at
-	MaxNodes  = 8    // nodes in an answer (BEP 5: K)
+	MaxNodes  = 32   // nodes that this one pretends to be
+	given     = 8    // nodes in an answer (BEP 5: K)
 	MaxValues = 50   // peers in an answer
 	MaxSwarms = 4096 // info-hashes remembered
 	MaxNew    = 20   // swarms an hour that the client may come to know here
@@ -54,9 +55,10 @@ type Config struct {
 	// Key is secret and makes node ids and tokens.
 	Key [32]byte
 
-	// Nodes are where the client is told that more nodes are, all of them this
-	// one. IPv4; libtorrent wants each in a /24 of its own. MaxNodes at most
-	// are used; none means DefaultNodes.
+	// Nodes are where the client is told that nodes are, all of them this one.
+	// IPv4, MaxNodes at most. libtorrent wants each in a /24 of its own;
+	// Transmission asks for no torrent before it knows nine. None means
+	// DefaultNodes.
 	Nodes []netip.AddrPort
 
 	// External is what the client is told of its own address, a stand-in. The
@@ -71,7 +73,7 @@ type Config struct {
 // a peer, since they end in 255.
 var DefaultNodes = func() (a []netip.AddrPort) {
 	for i := range byte(MaxNodes) {
-		a = append(a, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 240 + i, 255}), 6881))
+		a = append(a, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 19, 208 + i, 255}), 6881))
 	}
 	return a
 }()

@@ -141,7 +141,7 @@ func TestAWholeLookupAsksOnceAndGivesPeersToAll(t *testing.T) {
 	n := NewNode(config())
 	h := hashOf(1)
 	first := n.Handle(getPeers(h), client, router, start)
-	if r := answer(t, first); len(first.Ask) != 0 || r["values"] != nil || len(r["nodes"].(string)) != 26*MaxNodes {
+	if r := answer(t, first); len(first.Ask) != 0 || r["values"] != nil || len(r["nodes"].(string)) != 26*given {
 		t.Fatalf("the first query: ask %v, %v", first.Ask, r)
 	}
 	asks, waiting := 0, 0
@@ -236,8 +236,8 @@ func TestTwentyNewSwarmsAnHour(t *testing.T) {
 	if got, err := ask(joined, start); got != 1 || err != nil {
 		t.Errorf("a joined swarm: %d asks, %v", got, err)
 	}
-	if r := answer(t, n.Handle(getPeers(hashOf(50)), client, router, start)); r["token"] != nil || r["nodes"] == nil {
-		t.Errorf("one too many was answered %v, want nodes and no token", r)
+	if r := answer(t, n.Handle(getPeers(hashOf(50)), client, router, start)); r["values"] != nil || r["nodes"] == nil || r["token"] == nil {
+		t.Errorf("one too many was answered %v, want nodes and a token", r)
 	}
 	if got, _ := ask(hashOf(0), start.Add(time.Second)); got != 0 {
 		t.Errorf("one of the twenty, asked again: %d more asks while the first is open, want 0", got)
@@ -259,7 +259,7 @@ func TestPrivateTorrentsAreNeverServed(t *testing.T) {
 	token := string(n.token(h, client.Addr(), start))
 	rule = Private
 	eff := n.Handle(getPeers(h), client, router, start)
-	if r := answer(t, eff); r["values"] != nil || r["token"] != nil || !errors.Is(eff.Refused, ErrPrivate) {
+	if r := answer(t, eff); r["values"] != nil || len(eff.Ask) > 0 || !errors.Is(eff.Refused, ErrPrivate) {
 		t.Errorf("get_peers: %v, %v", r, eff.Refused)
 	}
 	eff = n.Handle(packet("announce_peer", "x", map[string]any{"info_hash": string(h[:]), "port": 1, "token": token}), client, router, start)
@@ -391,6 +391,43 @@ func TestGreetingsArePingsFromEveryNode(t *testing.T) {
 		if a, err := q.arguments(); err != nil || a.ID != string(want[:]) {
 			t.Errorf("greeting %d has another id than its node: %v", i, err)
 		}
+	}
+}
+
+func TestNodesNextToTheTargetAreGiven(t *testing.T) {
+	n := NewNode(config())
+	if len(n.nodes) != MaxNodes {
+		t.Fatalf("%d nodes, want %d", len(n.nodes), MaxNodes)
+	}
+	blocks, told := map[netip.Prefix]bool{}, map[string]bool{}
+	for _, v := range n.nodes {
+		p, _ := v.addr.Addr().Prefix(24)
+		blocks[p] = true
+		eff := n.Handle(packet("find_node", "x", map[string]any{"target": string(v.id[:])}), client, router, start)
+		nodes := answer(t, eff)["nodes"].(string)
+		if len(nodes) != 26*given || nodes[:20] != string(v.id[:]) {
+			t.Errorf("the node itself is not the first of %q", nodes)
+		}
+		// Each node says that it is who it was said to be.
+		if r := answer(t, n.Handle(packet("ping", "x", nil), client, v.addr, start)); r["id"] != string(v.id[:]) {
+			t.Errorf("node at %v has two ids", v.addr)
+		}
+	}
+	for range 2 * MaxNodes / given {
+		nodes := answer(t, n.Handle(packet("find_node", "x", map[string]any{"target": "abcdefghij0123456789"}), client, router, start))["nodes"].(string)
+		seen := map[string]bool{}
+		for i := 0; i < len(nodes); i += 26 {
+			seen[nodes[i:i+26]], told[nodes[i:i+26]] = true, true
+		}
+		if len(seen) != given {
+			t.Errorf("%d nodes in one answer, want %d", len(seen), given)
+		}
+	}
+	if len(told) < MaxNodes/2 {
+		t.Errorf("a client that asks for its neighbours comes to know %d nodes", len(told))
+	}
+	if len(blocks) != MaxNodes {
+		t.Errorf("nodes in %d blocks, want %d", len(blocks), MaxNodes)
 	}
 }
 

@@ -15,10 +15,18 @@ import (
 // is not safe for concurrent use.
 type Node struct {
 	cfg    Config
+	nodes  []node // those of cfg
+	turn   int    // which nodes are told of next
 	swarms map[swarm.Hash]*entry
 	newest []time.Time  // when the last MaxNew new swarms were asked for, oldest first
 	once   []swarm.Hash // asked for once so far, oldest first
 	ids    []string     // the client's own node ids, latest last
+}
+
+// node is one of those that the client is told of.
+type node struct {
+	addr netip.AddrPort
+	id   [20]byte
 }
 
 // entry is an info-hash that the client asked for.
@@ -47,11 +55,16 @@ func NewNode(cfg Config) *Node {
 	if len(cfg.Nodes) == 0 {
 		cfg.Nodes = DefaultNodes
 	}
-	cfg.Nodes = cfg.Nodes[:min(len(cfg.Nodes), MaxNodes)]
 	if cfg.Rule == nil {
 		cfg.Rule = func(swarm.Hash) Rule { return New }
 	}
-	return &Node{cfg: cfg, swarms: make(map[swarm.Hash]*entry)}
+	n := &Node{cfg: cfg, swarms: make(map[swarm.Hash]*entry)}
+	for _, addr := range cfg.Nodes {
+		if addr.Addr().Unmap().Is4() && len(n.nodes) < MaxNodes {
+			n.nodes = append(n.nodes, node{addr, n.nodeID(addr.Addr())})
+		}
+	}
+	return n
 }
 
 // Handle reads packet b that client sent to the node at to. It doesn't keep b.
@@ -76,7 +89,7 @@ func (n *Node) Handle(b []byte, client, to netip.AddrPort, now time.Time) Effect
 		if len(a.Target) != 20 {
 			return c.fail(codeProtocol, "target is not 20 bytes")
 		}
-		return c.reply(n.nodes(c.want(a)))
+		return c.reply(n.near([20]byte([]byte(a.Target)), c.want(a)))
 	case "get_peers", "announce_peer":
 		if len(a.InfoHash) != 20 {
 			return c.fail(codeProtocol, "info_hash is not 20 bytes")
@@ -108,7 +121,7 @@ func (n *Node) Answer(h swarm.Hash, peers []netip.AddrPort, now time.Time) []Pac
 	var out []Packet
 	for _, w := range e.waiting {
 		c := call{n, w.txn, w.client, w.to, now}
-		out = append(out, c.reply(c.found(h, e, w.want)).Replies...)
+		out = append(out, c.reply(c.found(h, e.peers, w.want)).Replies...)
 	}
 	e.waiting = nil
 	return out
@@ -118,10 +131,9 @@ func (n *Node) Answer(h swarm.Hash, peers []netip.AddrPort, now time.Time) []Pac
 // packet: its routing table is empty, and pings fill it.
 func (n *Node) Greet(client netip.AddrPort) []Packet {
 	var out []Packet
-	for i, addr := range n.cfg.Nodes {
-		id := n.nodeID(addr.Addr())
-		g := greeting{Args: greetingArgs{string(id[:])}, Method: "ping", Txn: string([]byte{'g', byte(i)}), Kind: "q"}
-		out = append(out, Packet{From: addr, To: client, Data: bencode.MustMarshal(g)})
+	for i, v := range n.nodes {
+		g := greeting{Args: greetingArgs{string(v.id[:])}, Method: "ping", Txn: string([]byte{'g', byte(i)}), Kind: "q"}
+		out = append(out, Packet{From: v.addr, To: client, Data: bencode.MustMarshal(g)})
 	}
 	return out
 }
@@ -156,19 +168,33 @@ func (c call) want(a arguments) want {
 	return want{slices.Contains(a.Want, "n4"), slices.Contains(a.Want, "n6")}
 }
 
-// nodes returns what find_node is answered with. There are no IPv6 nodes.
-func (n *Node) nodes(w want) (r result) {
-	if w.four {
-		r.Nodes = []byte{}
-		for _, addr := range n.cfg.Nodes {
-			if p := compact(addr); len(p) == 6 {
-				id := n.nodeID(addr.Addr())
-				r.Nodes = append(append(r.Nodes, id[:]...), p...)
-			}
-		}
-	}
+// near returns nodes for a client that looks for target: half of them next to
+// it, as it expects, and half in turn. A client asks again and again for what
+// is next to itself, and Transmission asks for no torrent before it knows more
+// than those. There are no IPv6 nodes.
+func (n *Node) near(target [20]byte, w want) (r result) {
 	if w.six {
 		r.Nodes6 = []byte{}
+	}
+	if !w.four {
+		return r
+	}
+	list := slices.SortedFunc(slices.Values(n.nodes), func(a, b node) int {
+		for i, t := range target {
+			if d := int(a.id[i]^t) - int(b.id[i]^t); d != 0 {
+				return d
+			}
+		}
+		return 0
+	})
+	r.Nodes = []byte{}
+	for i := range min(given, len(list)) {
+		if rest := list[i:]; i >= given/2 {
+			k := n.turn % len(rest)
+			rest[0], rest[k] = rest[k], rest[0]
+			n.turn++
+		}
+		r.Nodes = append(append(r.Nodes, list[i].id[:]...), compact(list[i].addr)...)
 	}
 	return r
 }
@@ -176,16 +202,16 @@ func (n *Node) nodes(w want) (r result) {
 // getPeers answers at once where the peers are known, else when Answer comes.
 func (c call) getPeers(h swarm.Hash, w want) Effects {
 	if !c.n.isMeant(h) {
-		return c.reply(c.n.nodes(w))
+		return c.reply(c.found(h, nil, w))
 	}
 	e, err := c.n.enter(h, c.now)
 	if err != nil {
-		eff := c.reply(c.n.nodes(w)) // no token: there is nothing to announce
+		eff := c.reply(c.found(h, nil, w))
 		eff.Refused = err
 		return eff
 	}
 	if !e.answered.IsZero() && c.now.Sub(e.answered) < fresh {
-		return c.reply(c.found(h, e, w))
+		return c.reply(c.found(h, e.peers, w))
 	}
 	var eff Effects
 	if e.asked.IsZero() || c.now.Sub(e.asked) > lost {
@@ -198,11 +224,12 @@ func (c call) getPeers(h swarm.Hash, w want) Effects {
 	return eff
 }
 
-// found is the result for a swarm whose peers are known.
-func (c call) found(h swarm.Hash, e *entry, w want) result {
-	r := c.n.nodes(w)
+// found is the result of a get_peers. There is a token in each: aria2 takes no
+// answer without one. What may be announced is decided when it is.
+func (c call) found(h swarm.Hash, peers []netip.AddrPort, w want) result {
+	r := c.n.near(h, w)
 	r.Token = c.n.token(h, c.client.Addr(), c.now)
-	for _, p := range e.peers {
+	for _, p := range peers {
 		r.Values = append(r.Values, compact(p))
 	}
 	return r
@@ -309,7 +336,7 @@ func (c call) announce(h swarm.Hash, a arguments) Effects {
 	}
 	eff := c.reply(result{})
 	e := c.n.swarms[h]
-	if e == nil { // forgotten since get_peers; the client asks again by itself
+	if e == nil { // not one that was asked for in earnest, or one too many
 		return eff
 	}
 	if e.told.IsZero() || e.last != told || c.now.Sub(e.told) >= time.Minute {
@@ -322,7 +349,7 @@ func (c call) announce(h swarm.Hash, a arguments) Effects {
 // tokenWindow is how long tokens are made alike; BEP 5 wants one taken for ten minutes.
 const tokenWindow = 10 * time.Minute
 
-// token lets client announce h. It is proof that the client asked for h.
+// token lets client announce h.
 func (n *Node) token(h swarm.Hash, client netip.Addr, t time.Time) []byte {
 	window := binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano()/int64(tokenWindow)))
 	return n.mac("token", h[:], window, client.Unmap().AsSlice())[:8]
