@@ -116,9 +116,10 @@ func TestATorrentWithOnlyAUDPTrackerArrives(t *testing.T) {
 	arrives(t, ctx, leecher, tor)
 }
 
-// reach is how soon a newcomer reaches a seeder that says nothing by itself,
-// from the newcomer's announce.
-const reach = 2 * time.Second
+// reach is how soon a newcomer has a small file from a seeder that says nothing
+// by itself: two seconds from the newcomer's announce to the seeder, and the
+// pace at which qBittorrent announces, asks for pieces and tells us.
+const reach = 2*time.Second + 1500*time.Millisecond
 
 // TestASilentSeederIsReached: the seeder has announced once, to nobody, and has
 // been quiet for longer than any handshake takes.
@@ -135,14 +136,12 @@ func TestASilentSeederIsReached(t *testing.T) {
 	case <-time.After(12 * time.Second): // longer than a µTP connection to the beacon is kept
 	case <-ctx.Done():
 	}
-	add(t, ctx, leecher, tor)
-	announced(t, ctx, leecher, tor)
 	began := time.Now()
-	err := clients.WaitFor(ctx, seeder, tor.Hash, func(p clients.Progress) bool { return p.Peers > 0 })
-	if took := time.Since(began); err != nil || took > reach {
-		t.Errorf("the seeder was reached after %v, %v, want within %v", took, err, reach)
-	}
+	add(t, ctx, leecher, tor)
 	arrives(t, ctx, leecher, tor)
+	if took := time.Since(began); took > reach {
+		t.Errorf("the file came after %v, want it within %v", took, reach)
+	}
 }
 
 func TestAClientRestartedInTheMiddleCompletes(t *testing.T) {
