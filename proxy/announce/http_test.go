@@ -334,3 +334,14 @@ func FuzzServe(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkServe(b *testing.B) {
+	request := requests(b)[0]
+	h := twoPeers()
+	for b.Loop() {
+		if err := Serve(b.Context(), &script{in: bytes.NewReader(request)}, h); err != nil {
+			b.Fatal(err)
+		}
+		h.asked = h.asked[:0]
+	}
+}

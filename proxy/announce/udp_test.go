@@ -221,3 +221,13 @@ func FuzzUDP(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkUDPAnnounce(b *testing.B) {
+	u := NewUDP(twoPeers())
+	p := announcePacket(connect(b, u, client))
+	h := u.handler.(*fake)
+	for b.Loop() {
+		u.Answer(b.Context(), p, client)
+		h.asked = h.asked[:0]
+	}
+}

@@ -65,7 +65,8 @@ type Config struct {
 	// zero value tells nothing.
 	External netip.AddrPort
 
-	// Rule returns what holds for an info-hash; it must not block. Nil means New for all.
+	// Rule returns what holds for an info-hash. It must neither block nor call
+	// the Node or its Server. Nil means New for all.
 	Rule func(swarm.Hash) Rule
 }
 

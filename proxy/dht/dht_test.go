@@ -558,3 +558,15 @@ func FuzzHandle(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkHandle(b *testing.B) {
+	n := NewNode(config())
+	h := hashOf(1)
+	p := getPeers(h)
+	n.Handle(p, client, router, start)
+	n.Handle(p, client, router, start)
+	n.Answer(h, peers, start)
+	for b.Loop() {
+		n.Handle(p, client, router, start)
+	}
+}
