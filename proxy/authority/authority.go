@@ -37,8 +37,8 @@ const (
 	MaxHosts  = 256       // tracker hosts
 )
 
-// ErrHost means that a name can't be a tracker's here: no host name, too many
-// of them, or one under which strangers' names live, like com.
+// ErrHost means that a name can't be a tracker's here: no host name, or one
+// under which strangers' names live, like com.
 var ErrHost = errors.New("authority: not a tracker host that can be allowed")
 
 // Authority signs certificates for the allowed hosts. Safe for concurrent use.
@@ -86,8 +86,9 @@ func (a *Authority) Expires() time.Time {
 }
 
 // Allow makes host, a tracker's name or address, one that the authority signs
-// for. The file at Path is then a new one; a client that read the old one does
-// not take the host's certificate before it reads the new.
+// for, in place of the oldest of its kind where MaxHosts are. The file at Path
+// is then a new one; a client that read the old one does not take the host's
+// certificate before it reads the new.
 func (a *Authority) Allow(host string) error {
 	host, err := clean(host)
 	if err != nil {
@@ -100,9 +101,27 @@ func (a *Authority) Allow(host string) error {
 		return nil
 	}
 	if len(hosts) >= MaxHosts {
-		return fmt.Errorf("%w: %d are allowed already", ErrHost, len(hosts))
+		delete(a.leaves, hosts[0])
+		hosts = hosts[1:]
 	}
 	return a.issue(a.key, append(hosts, host), a.cert.NotBefore, a.cert.NotAfter)
+}
+
+// Forget takes back what Allow did: the host turned out to be no tracker's.
+func (a *Authority) Forget(host string) error {
+	host, err := clean(host)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	hosts := hostsOf(a.cert)
+	i := slices.Index(hosts, host)
+	if i < 0 {
+		return nil
+	}
+	delete(a.leaves, host)
+	return a.issue(a.key, slices.Delete(hosts, i, i+1), a.cert.NotBefore, a.cert.NotAfter)
 }
 
 // Allowed says if the authority signs for host.

@@ -153,11 +153,11 @@ func TestHostsAreBounded(t *testing.T) {
 	if err := a.issue(a.key, hosts, a.cert.NotBefore, a.cert.NotAfter); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Allow("one.more.example"); !errors.Is(err, ErrHost) {
-		t.Errorf("one too many: %v", err)
-	}
-	if err := a.Allow("t7.example.org"); err != nil {
+	if err := a.Allow("t7.example.org"); err != nil || !a.Allowed("t0.example.org") {
 		t.Errorf("one of them again: %v", err)
+	}
+	if err := a.Allow("one.more.example"); err != nil || !a.Allowed("one.more.example") || a.Allowed("t0.example.org") || !a.Allowed("t1.example.org") {
+		t.Errorf("one too many: %v, want it in place of the oldest", err)
 	}
 	c, err := a.leaf("t255.example.org")
 	if err != nil {
@@ -165,6 +165,28 @@ func TestHostsAreBounded(t *testing.T) {
 	}
 	if err := verify(t, a, c.Leaf, "t255.example.org", x509.ExtKeyUsageServerAuth); err != nil {
 		t.Errorf("the last one: %v", err)
+	}
+}
+
+func TestAForgottenHostIsNotTrustedAnyMore(t *testing.T) {
+	a := open(t, "tracker.example.org", "web.example.org")
+	c, err := a.leaf("web.example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time changes nothing
+		if err := a.Forget("Web.example.org"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a.Allowed("web.example.org") || !a.Allowed("tracker.example.org") || len(a.leaves) != 0 {
+		t.Error("the wrong host is forgotten")
+	}
+	if err := verify(t, a, c.Leaf, "web.example.org", x509.ExtKeyUsageServerAuth); err == nil {
+		t.Error("its certificate is still trusted")
+	}
+	if err := a.Forget("com"); !errors.Is(err, ErrHost) {
+		t.Errorf("Forget(com): %v", err)
 	}
 }
 
