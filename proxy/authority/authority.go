@@ -86,7 +86,7 @@ func (a *Authority) Expires() time.Time {
 }
 
 // Allow makes host, a tracker's name or address, one that the authority signs
-// for, in place of the oldest of its kind where MaxHosts are. The file at Path
+// for, in place of the oldest name where MaxHosts are already. The file at Path
 // is then a new one; a client that read the old one does not take the host's
 // certificate before it reads the new.
 func (a *Authority) Allow(host string) error {
