@@ -176,7 +176,7 @@ func TestAClientRestartedInTheMiddleCompletes(t *testing.T) {
 // other's choice.
 func TestEveryNumberOfHopsCarries(t *testing.T) {
 	ctx := deadline(t, 3*time.Minute)
-	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 5, Hops: []int{0, 1, 2, 3, 4}})
+	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 5, Hops: []int{0, 1, 2, 3, 4}, Block: 1})
 	for _, pair := range [][2]int{{0, 4}, {1, 3}, {4, 2}, {0, 0}} {
 		t.Run(fmt.Sprintf("%d-%d", pair[0], pair[1]), func(t *testing.T) {
 			seeder := client(t, ctx, net.Sidecars[pair[0]], nil)

@@ -6,7 +6,8 @@
 //
 // Tracker N is at 127.1.0.N, relay N at 127.2.N.1, sidecar N dials from
 // 127.3.N.1, and its SOCKS and status addresses are at 127.0.0.1. Where only
-// 127.0.0.1 is an address of loopback (macOS, Windows) all are there.
+// 127.0.0.1 is an address of loopback (macOS, Windows) all are there. A second
+// network on the same machine has a Block of its own: 127.21, 127.22, 127.23.
 package testnet
 
 import (
@@ -32,6 +33,9 @@ import (
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/proxy/status"
 )
+
+// MaxBlock is the greatest Block.
+const MaxBlock = 11
 
 // maxMembers bounds each kind: the number is a byte of an address.
 const maxMembers = 250
@@ -65,6 +69,10 @@ type Config struct {
 	ViewEvery time.Duration // how often trackers sign a view; 0: DefaultViewEvery
 
 	Shoal, Tracker string // the programs
+
+	// Block keeps several networks on one machine apart, 0 to MaxBlock: each has
+	// addresses of its own.
+	Block int
 
 	// SidecarFlags are given to every sidecar besides what it needs.
 	SidecarFlags []string
@@ -102,6 +110,9 @@ func (c Config) Check() error {
 		if need := MinRelays(hops); c.Relays < need {
 			return fmt.Errorf("testnet: %w: %d hops need %d, there are %d", ErrTooFewRelays, hops, need, c.Relays)
 		}
+	}
+	if c.Block < 0 || c.Block > MaxBlock {
+		return fmt.Errorf("testnet: %w: block %d, want 0 to %d", ErrUsage, c.Block, MaxBlock)
 	}
 	if c.LinkDelay < 0 {
 		return fmt.Errorf("testnet: %w: a link delay of %v", ErrUsage, c.LinkDelay)
@@ -287,14 +298,14 @@ func (p place) flags() []string {
 // plan gives every server its place and its keys.
 func (n *Net) plan(ctx context.Context) (trackers, relays []place, err error) {
 	for i := range n.config.Trackers {
-		p, err := n.place(address(1, 0, i+1), fmt.Sprintf("tracker-%d", i+1))
+		p, err := n.place(n.config.address(1, 0, i+1), fmt.Sprintf("tracker-%d", i+1))
 		if err != nil {
 			return nil, nil, err
 		}
 		trackers = append(trackers, p)
 	}
 	for i := range n.config.Relays {
-		p, err := n.place(address(2, i+1, 1), fmt.Sprintf("relay-%d", i+1))
+		p, err := n.place(n.config.address(2, i+1, 1), fmt.Sprintf("relay-%d", i+1))
 		if err != nil {
 			return nil, nil, err
 		}
@@ -331,12 +342,15 @@ func (n *Net) place(at netip.Addr, name string) (place, error) {
 	return p, os.MkdirAll(p.state, 0o700)
 }
 
-// address returns 127.a.b.c where there is such an address.
-func address(a, b, c int) netip.Addr {
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// address returns 127.k.a.b of c's block where there is such an address. The
+// blocks leave 127.18 and 127.19 alone: a sidecar's peers come from there.
+func (c Config) address(kind, a, b int) netip.Addr {
 	if runtime.GOOS != "linux" {
-		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		return loopback
 	}
-	return netip.AddrFrom4([4]byte{127, byte(a), byte(b), byte(c)})
+	return netip.AddrFrom4([4]byte{127, byte(20*c.Block + kind), byte(a), byte(b)})
 }
 
 func sourceFlag(a netip.Addr) []string {
@@ -428,11 +442,11 @@ func (n *Net) AddSidecar(ctx context.Context, flags ...string) (*Sidecar, error)
 
 func (n *Net) startSidecar(flags []string) (*Sidecar, error) {
 	i := len(n.Sidecars)
-	socks, err := process.FreePort(address(0, 0, 1))
+	socks, err := process.FreePort(loopback)
 	if err != nil {
 		return nil, err
 	}
-	page, err := process.FreePort(address(0, 0, 1))
+	page, err := process.FreePort(loopback)
 	if err != nil {
 		return nil, err
 	}
@@ -440,7 +454,7 @@ func (n *Net) startSidecar(flags []string) (*Sidecar, error) {
 		SOCKS:  socks.String(),
 		Status: "http://" + page.String(),
 		State:  filepath.Join(n.config.State, fmt.Sprintf("sidecar-%d", i+1)),
-		Source: address(3, i+1, 1),
+		Source: n.config.address(3, i+1, 1),
 	}
 	s.args = append([]string{"proxy", "--network", n.Network, "--state", s.State,
 		"--socks", s.SOCKS, "--status", page.String()}, sourceFlag(s.Source)...)
