@@ -31,6 +31,7 @@ type client struct {
 	listens map[swarm.Hash]uint16 // guarded by mu: the port that it announced
 	runs    map[swarm.Hash]bool   // guarded by mu: streams are taken for it
 	assoc   *socks.Association    // guarded by mu: the newest
+	asked   bool                  // guarded by mu: the newest has sent a DHT packet
 }
 
 // client returns the client called name.
@@ -42,8 +43,9 @@ func (p *Sidecar) client(name swarm.Client) *client {
 		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]bool)}
 		c.udp = announce.NewUDP(c)
 		c.dht = dht.NewServer(dht.Config{
-			Key:  sha256.Sum256(append(append([]byte("shoal/1 dht"), p.secret[:]...), name...)),
-			Rule: c.rule,
+			Key:      sha256.Sum256(append(append([]byte("shoal/1 dht"), p.secret[:]...), name...)),
+			Rule:     c.rule,
+			External: netip.AddrPortFrom(peers.Beacon(0), peers.Port),
 		}, c)
 		p.clients[name] = c
 	}
@@ -64,6 +66,10 @@ func (p *Sidecar) closeClients() {
 func (c *client) seen(from socks.Origin, conn net.Conn) *client {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if from.Assoc != nil && from.Assoc != c.assoc {
+		c.asked = false
+		c.p.wg.Go(func() { c.greet(from.Assoc) })
+	}
 	c.assoc = from.Assoc
 	if conn != nil {
 		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
@@ -71,6 +77,33 @@ func (c *client) seen(from socks.Origin, conn net.Conn) *client {
 		}
 	}
 	return c
+}
+
+// greetAfter is when a client that has sent no DHT packet is pinged: one whose
+// routing table is empty asks nobody, and drops what comes before it is ready.
+var greetAfter = []time.Duration{time.Second, 2 * time.Second, 7 * time.Second}
+
+// greet makes a client know its DHT node.
+func (c *client) greet(a *socks.Association) {
+	c.p.mu.Lock()
+	ctx := c.p.ctx
+	c.p.mu.Unlock()
+	for _, wait := range greetAfter {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		c.mu.Lock()
+		over := c.asked || c.assoc != a
+		c.mu.Unlock()
+		if over {
+			return
+		}
+		if a.Known() {
+			c.dht.Greet(a.Addr())
+		}
+	}
 }
 
 func (c *client) association() *socks.Association {
@@ -280,7 +313,11 @@ func (p handler) Elsewhere(ctx context.Context, from socks.Origin, host string, 
 		p.counters.Add(status.Unreadable)
 		return
 	}
-	switch err := announce.Serve(ctx, conn, c); {
+	err = announce.Serve(ctx, conn, c)
+	if kind == announce.TLS && (errors.Is(err, announce.ErrWebSeed) || errors.Is(err, announce.ErrNoAnnounce)) {
+		p.tls.Forget(host) // no tracker's: it doesn't belong into the certificate
+	}
+	switch {
 	case errors.Is(err, announce.ErrWebSeed):
 		p.counters.Add(status.WebSeed)
 	case errors.Is(err, announce.ErrNoAnnounce):
@@ -294,7 +331,7 @@ func (p handler) Elsewhere(ctx context.Context, from socks.Origin, host string, 
 
 // terminate answers TLS as the tracker that the client means.
 func (p handler) terminate(ctx context.Context, host string, conn net.Conn) (net.Conn, error) {
-	if err := p.tls.Allow(host); err != nil {
+	if err := p.tls.Allow(host); err != nil { // until it turns out to be no tracker's
 		p.counters.Add(status.TLS)
 		return nil, err
 	}
@@ -337,5 +374,9 @@ func (p handler) DHT(from socks.Origin, node netip.AddrPort, packet []byte) {
 	if from.Assoc == nil {
 		return
 	}
-	p.client(from.Client).seen(from, nil).dht.Packet(packet, from.Assoc.Addr(), node)
+	c := p.client(from.Client).seen(from, nil)
+	c.mu.Lock()
+	c.asked = true
+	c.mu.Unlock()
+	c.dht.Packet(packet, from.Assoc.Addr(), node)
 }

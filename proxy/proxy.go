@@ -69,6 +69,7 @@ const (
 	streamMemory  = 256 << 20 // all windows of streams, bytes
 	circuitMemory = 256 << 20 // all windows of circuits above their floor, bytes
 	warmEvery     = 2 * time.Second
+	entryPatience = 8 // some seconds
 )
 
 // Sidecar is one sidecar.
@@ -87,6 +88,8 @@ type Sidecar struct {
 	secret   [32]byte
 
 	socksLn, statusLn net.Listener
+
+	patience int // owned by Follow's goroutine: rounds that an entry relay may fail
 
 	mu      sync.Mutex
 	ctx     context.Context // guarded by mu: Run's
@@ -120,7 +123,7 @@ func New(cfg Config) (*Sidecar, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.State, "clients"), 0o700); err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting"}
+	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting", patience: entryPatience}
 	var err error
 	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
 		return nil, err
@@ -269,6 +272,12 @@ func (p *Sidecar) nextSource(asked []onion.ID) (path.Relay, bool) {
 		}
 	}
 	if _, ok := p.keeper.Merged().Ready(); ok && len(asked) > 0 {
+		return path.Relay{}, false
+	}
+	// Each entry relay that is dialled learns this computer's address: one that
+	// does not answer may only be slow to start.
+	if len(asked) > 0 && p.patience > 0 {
+		p.patience--
 		return path.Relay{}, false
 	}
 	var entries []path.Relay

@@ -58,6 +58,7 @@ type member struct {
 	outbound map[onion.ID]*outbound // circuits to others' meeting relays
 	asks     map[onion.ID]*ask      // circuits to trackers
 	counters stream.Counters
+	last     *publishing
 	left     bool
 }
 

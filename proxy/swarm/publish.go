@@ -47,7 +47,7 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 	if a.Left != Unknown {
 		m.seeder = a.Left == 0
 	}
-	left := m.left
+	left, seeder := m.left, m.seeder
 	m.mu.Unlock()
 	if left {
 		return Answer{}, ErrLeft
@@ -65,7 +65,7 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 			}
 			m.wake()
 		}
-		interval, err := m.publish(ctx, announce.MaxRecords)
+		interval, err := m.publishOnce(ctx, seeder)
 		done <- result{interval, err}
 	})
 	var r result
@@ -80,6 +80,48 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 type result struct {
 	interval time.Duration
 	err      error
+}
+
+// publishing is a publish that is under way, or was the last.
+type publishing struct {
+	done   chan struct{}
+	seeder bool
+	at     time.Time // when it began
+	result
+}
+
+// publishSoon is for how long one publish answers the announces that follow
+// it: a client announces each event to every tracker that a torrent names.
+const publishSoon = 5 * time.Second
+
+// publishOnce is publish, shared with who asks for the same at the same time.
+func (m *member) publishOnce(ctx context.Context, seeder bool) (time.Duration, error) {
+	m.mu.Lock()
+	p := m.last
+	if p == nil || p.seeder != seeder || time.Since(p.at) > publishSoon || p.over() && p.err != nil {
+		p = &publishing{done: make(chan struct{}), seeder: seeder, at: time.Now()}
+		m.last = p
+		m.mu.Unlock()
+		p.interval, p.err = m.publish(ctx, announce.MaxRecords)
+		close(p.done)
+		return p.interval, p.err
+	}
+	m.mu.Unlock()
+	select {
+	case <-p.done:
+		return p.interval, p.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (p *publishing) over() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // defaultInterval is what a client is told when no tracker said anything.
