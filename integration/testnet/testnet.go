@@ -32,6 +32,7 @@ import (
 	"github.com/shoal-p2p/shoal/integration/delay"
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/proxy/status"
+	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
 // MaxBlock is the greatest Block.
@@ -46,6 +47,9 @@ const (
 
 	// DefaultViewEvery is how soon a relay that starts or ends is noticed.
 	DefaultViewEvery = time.Second
+
+	// DefaultSettle is how long sidecars wait for the last relay.
+	DefaultSettle = 15 * time.Second
 )
 
 // The errors on which the program exits with 2 instead of 1: its user asked for
@@ -69,6 +73,12 @@ type Config struct {
 	ViewEvery time.Duration // how often trackers sign a view; 0: DefaultViewEvery
 
 	Shoal, Tracker string // the programs
+
+	// Settle is how long sidecars wait before they start for every relay to know
+	// every other one, as in a network that has long been there: the first
+	// relays to be listed would become everybody's guards. Who is not listed by
+	// then is done without. 0: DefaultSettle; below 0: sidecars start at once.
+	Settle time.Duration
 
 	// Block keeps several networks on one machine apart, 0 to MaxBlock: each has
 	// addresses of its own.
@@ -227,6 +237,9 @@ func Start(ctx context.Context, c Config) (n *Net, err error) {
 	if c.ViewEvery == 0 {
 		c.ViewEvery = DefaultViewEvery
 	}
+	if c.Settle == 0 {
+		c.Settle = DefaultSettle
+	}
 	if c.State, err = filepath.Abs(c.State); err != nil {
 		return nil, err
 	}
@@ -269,17 +282,47 @@ func (n *Net) start(ctx context.Context) error {
 		}
 		n.Relays = append(n.Relays, r)
 	}
+	if err := n.settle(ctx); err != nil {
+		return err
+	}
 	for range n.config.Sidecars {
 		if _, err := n.startSidecar(nil); err != nil {
 			return err
 		}
 	}
 	for _, s := range n.Sidecars {
-		if err := s.awaitReady(ctx, n.watched...); err != nil {
+		if err := s.awaitReady(ctx, n.processes()...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// settle returns once every relay knows every other one, or Config.Settle is over.
+func (n *Net) settle(ctx context.Context) error {
+	patience, cancel := context.WithTimeout(ctx, n.config.Settle)
+	defer cancel()
+	network, err := directory.LoadNetwork(n.Network)
+	if err != nil {
+		return err
+	}
+	for _, r := range n.Relays {
+		err := process.Until(patience, 50*time.Millisecond, func() (bool, error) {
+			keeper, err := directory.OpenKeeper(filepath.Join(r.State, "views"), network, time.Now)
+			return err == nil && len(keeper.Relays()) == len(n.Relays), err
+		}, n.processes()...)
+		if err != nil && patience.Err() == nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// processes returns what runs.
+func (n *Net) processes() []*process.Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.watched)
 }
 
 // place is where a server is and what it is called, before it runs.
@@ -541,9 +584,8 @@ func (s *Sidecar) awaitReady(ctx context.Context, needed ...*process.Process) er
 func (n *Net) Close() error {
 	n.mu.Lock()
 	n.stopping = true
-	all := slices.Clone(n.watched)
 	n.mu.Unlock()
-	err := process.StopAll(all)
+	err := process.StopAll(n.processes())
 	for _, f := range n.forwarders {
 		f.Close()
 	}

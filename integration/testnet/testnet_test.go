@@ -94,7 +94,7 @@ func keyOf(addr string) onion.ID { return sha256.Sum256([]byte(addr)) }
 func config(t *testing.T) Config {
 	t.Setenv("TESTNET_PROGRAM", "1")
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector's programs take a second to leave
-	return Config{Trackers: 2, Relays: 3, Sidecars: 2, State: t.TempDir(), Shoal: os.Args[0], Tracker: os.Args[0]}
+	return Config{Trackers: 2, Relays: 3, Sidecars: 2, Settle: -1, State: t.TempDir(), Shoal: os.Args[0], Tracker: os.Args[0]}
 }
 
 // described calls describe with each line that Run prints.
