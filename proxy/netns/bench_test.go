@@ -115,7 +115,7 @@ func BenchmarkBulk(b *testing.B) {
 				exe, _ := os.Executable()
 				p, err := os.StartProcess(exe, []string{exe, ln.Addr().String(), strconv.Itoa(size), way}, &os.ProcAttr{
 					Env:   append(os.Environ(), roleEnv+"=bulk"),
-					Files: []*os.File{noInput, os.Stdout, os.Stderr},
+					Files: []*os.File{nil, os.Stdout, os.Stderr},
 				})
 				if err != nil {
 					b.Fatal(err)

@@ -59,7 +59,7 @@ func inside(args []string) {
 		_ = ctl.send(message{Kind: kindFailed, Text: err.Error(), Denied: denied})
 		os.Exit(ExitNotStarted)
 	}
-	s := &supervisor{ctl: ctl, command: args}
+	s := &supervisor{ctl: ctl, command: args, asked: make(map[int]bool)}
 	s.run()
 	os.Exit(0)
 }
@@ -151,15 +151,14 @@ func makeVeth() (fd int, mac, peer []byte, err error) {
 	if err := quiet(far); err != nil {
 		return fail(err)
 	}
-	if fd, err = packetSocket(far.Attrs().Index); err != nil {
-		return fail(err)
-	}
 	if err := netlink.LinkSetUp(far); err != nil {
-		unix.Close(fd)
 		return fail(err)
 	}
 	if err := wayOut(ifName); err != nil {
-		unix.Close(fd)
+		return fail(err)
+	}
+	// Last: bound to an interface that is down it would begin with an error.
+	if fd, err = packetSocket(far.Attrs().Index); err != nil {
 		return fail(err)
 	}
 	return fd, far.Attrs().HardwareAddr, near.Attrs().HardwareAddr, nil
@@ -176,6 +175,9 @@ func packetSocket(index int) (int, error) {
 		unix.Close(fd)
 		return -1, fmt.Errorf("packet socket: %w", err)
 	}
+	// Until the kernel gets round to giving the interface a queue, what goes
+	// through the queue is lost; besides, it's quicker without.
+	_ = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
 	// A packet that finds the buffer full is lost, and one may be large.
 	for _, opt := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, opt, 8<<20)

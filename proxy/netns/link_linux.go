@@ -44,7 +44,7 @@ type link struct {
 	ether []byte // what goes before a packet, nil for a TUN
 	skip  int    // bytes before a packet on the file
 
-	done chan struct{} // closed when the reader has returned
+	reader sync.WaitGroup
 
 	mu         sync.RWMutex
 	dispatcher stack.NetworkDispatcher // guarded by mu
@@ -56,7 +56,7 @@ func openLink(fd int, r road, mac, peer []byte) (*link, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("interface: %w", err)
 	}
-	l := &link{file: os.NewFile(uintptr(fd), string(r)), skip: vnetSize, done: make(chan struct{})}
+	l := &link{file: os.NewFile(uintptr(fd), string(r)), skip: vnetSize}
 	var err error
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		l.file.Close()
@@ -73,9 +73,11 @@ func openLink(fd int, r road, mac, peer []byte) (*link, error) {
 	return l, nil
 }
 
+// start begins to read. A handler of what is read sees all that its caller did.
+func (l *link) start() { l.reader.Go(l.readLoop) }
+
 // readLoop delivers packets until the file is closed.
 func (l *link) readLoop() {
-	defer close(l.done)
 	slab := buffer.NewViewSize(vnetSize + etherSize + linkMTU)
 	defer func() { slab.Release() }()
 	for {
@@ -147,7 +149,7 @@ func (l *link) write(pieces [][]byte) error {
 	}); e != nil {
 		return e
 	}
-	if err == unix.ENOBUFS || err == unix.ENOMEM {
+	if err == unix.ENOBUFS || err == unix.ENOMEM || err == unix.ENETDOWN {
 		return nil
 	}
 	return err
@@ -195,15 +197,11 @@ func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 	return stack.CapabilityTXChecksumOffload | stack.CapabilityRXChecksumOffload
 }
 
-// Attach starts the reader, at the first dispatcher it gets.
+// Attach sets where packets go; start reads them.
 func (l *link) Attach(d stack.NetworkDispatcher) {
 	l.mu.Lock()
-	first := l.dispatcher == nil && d != nil
+	defer l.mu.Unlock()
 	l.dispatcher = d
-	l.mu.Unlock()
-	if first {
-		go l.readLoop()
-	}
 }
 
 func (l *link) IsAttached() bool {
@@ -214,4 +212,4 @@ func (l *link) IsAttached() bool {
 
 // Close ends the reader; Wait waits for it.
 func (l *link) Close() { l.file.Close() }
-func (l *link) Wait()  { <-l.done }
+func (l *link) Wait()  { l.reader.Wait() }

@@ -49,7 +49,7 @@ func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 		return ExitNotStarted, err
 	}
 	defer closeListeners(listeners)
-	r, err := start(&cfg, command)
+	r, err := start(ctx, &cfg, command)
 	if err != nil {
 		return ExitNotStarted, err
 	}
@@ -89,7 +89,7 @@ func findCommand(name string) (path string, code int, err error) {
 }
 
 // start brings up the child in its namespaces and waits until it is ready.
-func start(cfg *Config, command string) (*runner, error) {
+func start(ctx context.Context, cfg *Config, command string) (*runner, error) {
 	ctl, theirs, err := newControl()
 	if err != nil {
 		return nil, fmt.Errorf("netns: %w", err)
@@ -107,12 +107,16 @@ func start(cfg *Config, command string) (*runner, error) {
 		}
 		return nil, fmt.Errorf("netns: %w", err)
 	}
-	if r.ready, r.fds, err = ctl.receive(); err == nil && r.ready.Kind == kindReady && len(r.fds) > 0 {
+	stop := context.AfterFunc(ctx, func() { ctl.conn.SetReadDeadline(time.Now()) })
+	r.ready, r.fds, err = ctl.receive()
+	if stop() && err == nil && r.ready.Kind == kindReady && len(r.fds) > 0 {
 		return r, nil
 	}
 	closeAll(r.fds)
 	_ = r.wait(false)
 	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("netns: %w", ctx.Err())
 	case err != nil:
 		return nil, fmt.Errorf("netns: the process inside ended early: %w", err)
 	case r.ready.Denied:
@@ -237,13 +241,6 @@ func (r *runner) serve(ctx context.Context, listeners []net.Listener) (int, erro
 		return ExitNotStarted, err
 	}
 	defer n.close()
-	for _, fd := range r.fds[1:] {
-		f := os.NewFile(uintptr(fd), "resolver")
-		if c, err := net.FilePacketConn(f); err == nil {
-			n.resolve(c)
-		}
-		f.Close()
-	}
 	var published sync.WaitGroup
 	defer published.Wait()
 	defer closeListeners(listeners)
@@ -259,6 +256,14 @@ func (r *runner) serve(ctx context.Context, listeners []net.Listener) (int, erro
 	defer n.end()
 	if r.cfg.Ready != nil {
 		r.cfg.Ready(n)
+	}
+	l.start()
+	for _, fd := range r.fds[1:] {
+		f := os.NewFile(uintptr(fd), "resolver")
+		if c, err := net.FilePacketConn(f); err == nil {
+			n.resolve(c)
+		}
+		f.Close()
 	}
 	signals := make(chan os.Signal, 16)
 	notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -29,6 +29,11 @@ const (
 	// Handler at once; further ones are tried again by the kernel.
 	maxConnecting = 2048
 
+	// tcpBuffer is what the stack holds of one connection and direction,
+	// bytes. The other end is microseconds away, so more would only be memory
+	// that hundreds of slow peers fill, and delay for what comes behind it.
+	tcpBuffer = 512 << 10
+
 	// dnsIdle ends a DNS connection over TCP that says nothing.
 	dnsIdle = 10 * time.Second
 )
@@ -58,7 +63,16 @@ func newNetwork(ctx context.Context, l *link, h Handler) (*Network, error) {
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(n.stack, 0, maxConnecting, n.tcp).HandlePacket)
+	for _, opt := range []tcpip.SettableTransportProtocolOption{
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer},
+	} {
+		if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, opt); err != nil {
+			l.Close()
+			return nil, fmt.Errorf("netns: %T: %v", opt, err)
+		}
+	}
+	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, tcp.NewForwarder(n.stack, tcpBuffer, maxConnecting, n.tcp).HandlePacket)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, n.udp)
 	n.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
 	if err := n.stack.CreateNIC(nic, l); err != nil {

@@ -43,6 +43,8 @@ type supervisor struct {
 	ended   bool
 	stop    bool // it was told to end
 
+	asked map[int]bool // children that were sent SIGTERM
+
 	deadline <-chan time.Time // when to kill
 	kill     <-chan time.Time // ticks while killing
 }
@@ -98,8 +100,11 @@ func (s *supervisor) run() {
 				_ = s.ctl.send(message{Kind: kindExit, Code: s.code})
 				return
 			}
+			delete(s.asked, e.pid)
 			if e.pid == s.main {
 				s.mainEnded(e.status)
+			} else if s.stop && s.ended {
+				s.ask() // its children are ours now
 			}
 		case <-ignore:
 		case <-s.deadline:
@@ -158,12 +163,24 @@ func (s *supervisor) end(grace time.Duration) {
 	}
 	s.stop = true
 	s.deadline = time.After(grace)
+	s.ask()
+}
+
+// ask sends SIGTERM, once, to the command, and when that has ended to every
+// process it left behind.
+func (s *supervisor) ask() {
+	pids := []int{s.main}
 	if s.ended {
-		signalChildren(syscall.SIGTERM)
-		return
+		pids = children()
 	}
-	_ = syscall.Kill(s.main, syscall.SIGTERM)
-	_ = syscall.Kill(s.main, syscall.SIGCONT) // a stopped one would never hear it
+	for _, pid := range pids {
+		if s.asked[pid] {
+			continue
+		}
+		s.asked[pid] = true
+		_ = syscall.Kill(pid, syscall.SIGTERM)
+		_ = syscall.Kill(pid, syscall.SIGCONT) // a stopped one would never hear it
+	}
 }
 
 // mainEnded takes the exit code. What the command leaves behind ends too,
@@ -182,11 +199,11 @@ func (s *supervisor) mainEnded(status syscall.WaitStatus) {
 		_ = s.ctl.send(message{Kind: kindSay, Text: "the command went to the background; waiting for it there"})
 		return
 	}
-	signalChildren(syscall.SIGTERM)
 	if !s.stop {
 		s.stop = true
 		s.deadline = time.After(leftGrace)
 	}
+	s.ask()
 }
 
 // dial connects to a port of the command and passes the connection to Run.
@@ -230,9 +247,6 @@ func reap(exits chan<- exited) {
 func signalChildren(sig syscall.Signal) {
 	for _, pid := range children() {
 		_ = syscall.Kill(pid, sig)
-		if sig == syscall.SIGTERM {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-		}
 	}
 }
 
