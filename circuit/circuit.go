@@ -29,12 +29,21 @@ const (
 	ForTracker Use = "tracker" // announces, views, descriptors
 )
 
-// maxHalfOpen bounds the visitors of one circuit whose handshake is under way.
-const maxHalfOpen = 64
+const (
+	maxHalfOpen = 64  // visitors of one circuit whose handshake is under way
+	maxPending  = 256 // control messages that wait for credit
 
-// maxEarly bounds the records that may come between OPENED and the end of the
-// handshake's arithmetic: a stream's first window and some control.
-const maxEarly = 32
+	// maxEarly is how many records may come between OPENED and the end of the
+	// handshake's arithmetic. Whoever answers a stream sends nothing before the
+	// opener's first record, so these are few.
+	maxEarly = 32
+
+	// What may still come on a stream when this side ends it: what its meeting
+	// relay has, what is on its way from there, and some messages.
+	straysOfStream  = 2*link.Ceiling + 16
+	straysOfRefused = 4
+	maxStrays       = 8 * straysOfStream
+)
 
 // ErrGone is what a dead circuit gives: build another.
 var ErrGone = errors.New("circuit: over")
@@ -48,7 +57,7 @@ func (e *RefusedError) Error() string { return "circuit: refused: " + e.Reason.S
 type Visitor struct {
 	Stream  uint32
 	Token   [cell.TokenSize]byte
-	Message []byte // the first handshake message
+	Message []byte // the first handshake message; the visit's
 }
 
 // Circuit is the owner's end of one circuit.
@@ -56,74 +65,56 @@ type Circuit struct {
 	use    Use
 	hops   int
 	slot   *link.Circuit
-	layers *onion.Circuit // Seal guarded by mu; Open owned by the reader
 	intake *link.Intake
 	visit  func(*Circuit, Visitor) // nil: nobody may open streams from outside
+	visits *sync.WaitGroup         // its calls
 	born   time.Time
 
-	wrapped *onion.Pending // owned by the reader: what CREATED completes
-	stands  chan error     // gets how the handshake ended, once
-	done    chan struct{}  // closed when over
-	reason  atomic.Uint32
-	over    atomic.Bool
-	room    signal // something may be sent again
+	stands chan error    // gets how the handshake ended, once
+	done   chan struct{} // closed when over
+	reason atomic.Uint32
+	over   atomic.Bool
+
+	opening sync.Mutex // held while layers open a cell; taken before mu
 
 	mu      sync.Mutex
-	pending []waiting // guarded by mu: control messages that wait for credit
+	wrapped *onion.Pending // guarded by mu: what CREATED completes; nil then
+	layers  *onion.Circuit // Seal guarded by mu, Open by opening; nil before
+	confirm [32]byte       // guarded by mu
+	room    int            // guarded by mu: at least so many cells may go
+	pending link.Queue     // guarded by mu: control messages, not sealed, that wait for credit
+	waiters waiters        // guarded by mu: streams that wait for room
+	blocked atomic.Bool    // pending or waiters have some; written under mu
 
 	streamsMu sync.Mutex
 	streams   map[uint32]*entry // guarded by streamsMu; nil when over
 	next      uint32            // guarded by streamsMu: the next own stream, odd
 	lastVisit uint32            // guarded by streamsMu: the last hop's newest stream, even
+	strays    int               // guarded by streamsMu: what may still come on streams that are over
 	halfOpen  int               // guarded by streamsMu
 	usedAt    time.Time         // guarded by streamsMu: since when no stream is open
 	ended     func()            // guarded by streamsMu: told once c is over
 }
 
-// waiting is a control message that has its place in its stream's order, but
-// no layers yet: it goes when credit allows.
-type waiting struct {
-	e *entry // nil: of no stream that stands
-	m cell.Message
-	f *cell.Frame
-}
-
 // entry is one stream of a circuit.
 type entry struct {
-	conn    atomic.Pointer[stream.Conn] // nil until the handshake is over
-	mu      sync.Mutex                  // held while conn is set
-	early   []*cell.Frame               // guarded by mu: records that came before conn was there
-	reply   chan cell.Message           // gets what answers OPEN, REQUEST, REGISTER; own bytes
-	answer  []byte                      // owned by the reader: the parts so far
-	most    int                         // the longest answer
-	sent    uint64                      // guarded by the circuit's mu: records
-	held    int                         // guarded by the circuit's mu: own control that waits
-	allowed atomic.Uint64
-}
+	want  cell.Verb         // what answers: OPENED, ANSWER, REGISTERED; 0: nothing, it is a visitor's
+	most  int               // the longest ANSWER
+	reply chan cell.Message // gets what answers, or ends: own bytes
 
-// signal wakes all that wait for a change.
-type signal struct {
-	mu sync.Mutex
-	ch chan struct{}
-}
+	answer  []byte // owned by the reader: the parts so far
+	replied bool   // owned by the reader: reply has got its message
 
-// wait returns what is closed at the next change. Take it, then look, then wait.
-func (s *signal) wait() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ch == nil {
-		s.ch = make(chan struct{})
-	}
-	return s.ch
-}
+	mu     sync.Mutex                  // held while conn is set
+	conn   atomic.Pointer[stream.Conn] // nil until the handshake is over
+	early  []*cell.Frame               // guarded by mu: records that came before conn was there
+	closed bool                        // guarded by mu: the far side has ended the stream, or the circuit is over
 
-func (s *signal) changed() {
-	s.mu.Lock()
-	if s.ch != nil {
-		close(s.ch)
-		s.ch = nil
-	}
-	s.mu.Unlock()
+	allowed atomic.Uint64 // data records that may be sent in all
+	sent    uint64        // guarded by the circuit's mu: data records
+	turn    int           // guarded by the circuit's mu: records it may send ahead of those that wait
+	place   place         // guarded by the circuit's mu
+	wake    chan struct{} // has one when it is worth looking again
 }
 
 // Use returns what c is for.
@@ -139,7 +130,11 @@ func (c *Circuit) Done() <-chan struct{} { return c.done }
 func (c *Circuit) Born() time.Time { return c.born }
 
 // Confirm returns the value that binds REGISTER to c.
-func (c *Circuit) Confirm() [32]byte { return c.layers.Confirm() }
+func (c *Circuit) Confirm() [32]byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.confirm
+}
 
 // Streams returns how many streams are open, and since when none is.
 func (c *Circuit) Streams() (n int, idle time.Duration) {
@@ -188,216 +183,116 @@ func (c *Circuit) end(r cell.Reason) {
 	ended := c.ended
 	c.streamsMu.Unlock()
 	close(c.done)
-	c.room.changed()
 	if ended != nil {
 		ended()
 	}
 	for _, e := range all {
-		if conn := e.conn.Load(); conn != nil {
-			conn.Fail(ErrGone)
-		}
+		e.close(ErrGone)
 	}
+	c.opening.Lock()
+	c.mu.Lock()
+	c.pending.Clear()
+	if c.wrapped != nil {
+		c.wrapped.Clear()
+	}
+	if c.layers != nil {
+		c.layers.Clear()
+	}
+	c.mu.Unlock()
+	c.opening.Unlock()
 }
 
-// add makes room for one more stream of this side's.
-func (c *Circuit) add(most int) (uint32, *entry, error) {
+// add makes room for one more stream of this side's, which want answers.
+func (c *Circuit) add(want cell.Verb, most int) (uint32, *entry, error) {
 	c.streamsMu.Lock()
 	defer c.streamsMu.Unlock()
 	if c.streams == nil || c.next > 1<<32-4 {
 		return 0, nil, ErrGone
 	}
-	e := newEntry(most)
+	e := newEntry(want, most)
 	id := c.next
 	c.next += 2
 	c.streams[id] = e
 	return id, e, nil
 }
 
-func newEntry(most int) *entry {
-	e := &entry{reply: make(chan cell.Message, 1), most: most}
+func newEntry(want cell.Verb, most int) *entry {
+	e := &entry{want: want, reply: make(chan cell.Message, 1), most: most, wake: make(chan struct{}, 1)}
 	e.allowed.Store(cell.StreamFloor)
 	return e
 }
 
-func (c *Circuit) remove(id uint32) {
+// remove forgets a stream. So many messages may still come on it.
+func (c *Circuit) remove(id uint32, strays int) {
 	c.streamsMu.Lock()
+	defer c.streamsMu.Unlock()
 	if _, ok := c.streams[id]; ok {
 		delete(c.streams, id)
 		c.usedAt = time.Now()
+		c.strays = min(c.strays+strays, maxStrays)
 	}
-	c.streamsMu.Unlock()
 }
 
-// control sends a message ahead of data. It does not wait: what can't go yet
-// is kept until there is credit. body appends the message's body.
-func (c *Circuit) control(e *entry, id uint32, verb cell.Verb, body func([]byte) []byte) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over.Load() {
-		return ErrGone
-	}
-	f := cell.NewFrame()
-	payload := f.Body()[:cell.Payload]
-	b := body(payload[cell.HeaderSize:cell.HeaderSize])
-	if len(b) == 0 && verb == cell.Record { // the stream is over
+// close tells the stream, if there is one, that nothing more comes.
+func (e *entry) close(err error) {
+	e.mu.Lock()
+	e.closed = true
+	for _, f := range e.early {
 		f.Free()
-		return nil
 	}
-	w := waiting{e, cell.Message{Stream: id, Verb: verb, Body: b}, f}
-	w.m.Put(payload)
-	if len(c.pending) > 0 || !c.may(w) {
-		c.pending = append(c.pending, w)
-		if verb == cell.Record {
-			e.held++
-		}
-		return nil
-	}
-	c.put(w)
-	return nil
-}
-
-// may reports whether w can go now: a stream's control records go up to Reserve
-// past what the stream is allowed, its CLOSE behind them. Caller holds mu.
-func (c *Circuit) may(w waiting) bool {
-	switch {
-	case c.slot.Room() == 0:
-		return false
-	case w.e == nil:
-		return true
-	case w.m.Verb == cell.Record:
-		return w.e.sent < w.e.allowed.Load()+cell.Reserve
-	default:
-		return w.e.held == 0
+	e.early = nil
+	conn := e.conn.Load()
+	e.mu.Unlock()
+	if conn != nil {
+		conn.Fail(err)
 	}
 }
 
-// put sends w. Caller holds mu.
-func (c *Circuit) put(w waiting) {
-	if w.m.Verb == cell.Record {
-		w.e.sent++
-	}
-	c.layers.Seal(w.f.Body())
-	c.slot.Send(w.f)
-}
-
-// message is control for a body that is ready.
-func (c *Circuit) message(m cell.Message) error {
-	return c.control(nil, m.Stream, m.Verb, func(b []byte) []byte { return append(b, m.Body...) })
-}
-
-// flush sends what waited for credit and may go now.
-func (c *Circuit) flush() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.pending) == 0 || c.over.Load() {
-		return
-	}
-	kept := c.pending[:0]
-	for _, w := range c.pending {
-		if !c.may(w) {
-			kept = append(kept, w)
-			continue
-		}
-		if w.m.Verb == cell.Record {
-			w.e.held--
-		}
-		c.put(w)
-	}
-	clear(c.pending[len(kept):])
-	c.pending = kept
-}
-
-// sender is the circuit under one stream.
-type sender struct {
-	c  *Circuit
-	id uint32
-	e  *entry
-}
-
-// Data implements stream.Sender.
-func (s sender) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
-	c := s.c
-	for {
-		room := c.room.wait()
-		c.mu.Lock()
-		if c.over.Load() {
-			c.mu.Unlock()
-			return ErrGone
-		}
-		if s.e.sent < s.e.allowed.Load() && s.e.held == 0 && c.slot.Room() > cell.Reserve {
-			f := cell.NewFrame()
-			payload := f.Body()[:cell.Payload]
-			if b := seal(payload[cell.HeaderSize:cell.HeaderSize]); len(b) > 0 {
-				cell.Message{Stream: s.id, Verb: cell.Record, Body: b}.Put(payload)
-				c.put(waiting{s.e, cell.Message{Verb: cell.Record}, f})
-			} else {
-				f.Free() // the stream is over
-			}
-			c.mu.Unlock()
-			return nil
-		}
-		c.mu.Unlock()
-		select {
-		case <-room:
-		case <-cancel:
-			return stream.ErrCancelled
-		case <-c.done:
-			return ErrGone
-		}
-	}
-}
-
-// Control implements stream.Sender.
-func (s sender) Control(seal func([]byte) []byte) error {
-	return s.c.control(s.e, s.id, cell.Record, seal)
-}
-
-// Close implements stream.Sender.
-func (s sender) Close(r cell.Reason) {
-	s.c.control(s.e, s.id, cell.Close, func(b []byte) []byte { return append(b, byte(r)) })
-	s.c.remove(s.id)
-}
-
-// await returns what answers on e.
-func (c *Circuit) await(ctx context.Context, id uint32, e *entry, want cell.Verb) (cell.Message, error) {
-	var err error
+// await returns what answers on e. After an error the stream is forgotten.
+func (c *Circuit) await(ctx context.Context, id uint32, e *entry) (cell.Message, error) {
 	select {
 	case m := <-e.reply:
-		if m.Verb == want {
+		if m.Verb == e.want {
 			return m, nil
 		}
-		r := cell.Gone
+		r := cell.Gone // the reader has forgotten the stream
 		if len(m.Body) == 1 {
 			r = cell.Reason(m.Body[0])
 		}
-		err = &RefusedError{r}
+		return cell.Message{}, &RefusedError{r}
 	case <-ctx.Done():
-		err = ctx.Err()
-		if want == cell.Opened { // a stream that nobody waits for
-			c.message(cell.Message{Stream: id, Verb: cell.Close, Body: []byte{byte(cell.Gone)}})
+		if e.want == cell.Opened { // a stream that nobody waits for
+			c.hangUp(id, e, cell.Gone)
+		} else {
+			c.remove(id, straysOfRefused+e.most/(cell.MaxMessage-1))
 		}
+		return cell.Message{}, ctx.Err()
 	case <-c.done:
-		err = ErrGone
+		return cell.Message{}, ErrGone
 	}
-	c.remove(id)
-	return cell.Message{}, err
+}
+
+// hangUp ends a stream that has no Conn, or never will.
+func (c *Circuit) hangUp(id uint32, e *entry, r cell.Reason) {
+	c.message(cell.Message{Stream: id, Verb: cell.Close, Body: []byte{byte(r)}})
+	c.remove(id, straysOfStream)
+	e.close(ErrGone)
 }
 
 // Request asks the last hop and returns its answer, at most most bytes.
 func (c *Circuit) Request(ctx context.Context, kind byte, body []byte, most int) ([]byte, error) {
-	id, e, err := c.add(most)
+	if len(body) >= cell.MaxMessage {
+		return nil, fmt.Errorf("circuit: request of %d bytes, at most %d", len(body), cell.MaxMessage-1)
+	}
+	id, e, err := c.add(cell.Answer, most)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.message(cell.Message{Stream: id, Verb: cell.Request, Body: append([]byte{kind}, body...)}); err != nil {
 		return nil, err
 	}
-	m, err := c.await(ctx, id, e, cell.Answer)
-	if err != nil {
-		return nil, err
-	}
-	c.remove(id)
-	return m.Body, nil
+	m, err := c.await(ctx, id, e)
+	return m.Body, err
 }
 
 // Register makes the last hop, a meeting relay, hand on what comes for body's key.
@@ -411,14 +306,13 @@ func (c *Circuit) Register(ctx context.Context, body []byte) error {
 		c.streamsMu.Unlock()
 		return errors.New("circuit: a REGISTER is under way")
 	}
-	e := newEntry(0)
+	e := newEntry(cell.Registered, 0)
 	c.streams[0] = e
 	c.streamsMu.Unlock()
-	defer c.remove(0)
 	if err := c.message(cell.Message{Verb: cell.Register, Body: body}); err != nil {
 		return err
 	}
-	_, err := c.await(ctx, 0, e, cell.Registered)
+	_, err := c.await(ctx, 0, e)
 	return err
 }
 
@@ -453,7 +347,7 @@ func (c *Circuit) Dial(ctx context.Context, k Call) (*stream.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, e, err := c.add(0)
+	id, e, err := c.add(cell.Opened, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -465,36 +359,40 @@ func (c *Circuit) Dial(ctx context.Context, k Call) (*stream.Conn, error) {
 
 // finish waits for OPENED and makes the stream.
 func (c *Circuit) finish(ctx context.Context, id uint32, e *entry, call *calling) (*stream.Conn, error) {
-	m, err := c.await(ctx, id, e, cell.Opened)
+	m, err := c.await(ctx, id, e)
 	if err != nil {
 		return nil, err
 	}
 	keys, err := call.handshake.Finish(m.Body)
 	if err != nil {
-		c.message(cell.Message{Stream: id, Verb: cell.Close, Body: []byte{byte(cell.Protocol)}})
-		c.remove(id)
+		c.hangUp(id, e, cell.Protocol)
 		return nil, fmt.Errorf("circuit: %w", err)
 	}
 	return c.attach(id, e, keys, call.Budget)
 }
 
+// attach makes the stream of a finished handshake. When the far side has ended
+// it meanwhile it is made all the same: what came before can be read.
 func (c *Circuit) attach(id uint32, e *entry, keys *stream.Keys, b *stream.Budget) (*stream.Conn, error) {
 	conn, err := stream.New(keys, sender{c, id, e}, b, Addr{}, Addr{})
 	if err != nil {
-		c.message(cell.Message{Stream: id, Verb: cell.Close, Body: []byte{byte(cell.Busy)}})
-		c.remove(id)
+		c.hangUp(id, e, cell.Busy)
 		return nil, fmt.Errorf("circuit: %w", err)
 	}
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	for _, f := range e.early {
-		if m, err := cell.ParseMessage(f.Body()[:cell.Payload]); err == nil {
-			conn.Receive(m.Body, f.Free)
+		m, err := cell.ParseMessage(f.Body()[:cell.Payload])
+		if err == nil {
+			err = conn.Receive(m.Body, f)
+		}
+		if err != nil { // it has reset itself
+			c.remove(id, straysOfStream)
 		}
 	}
 	e.early = nil
 	e.conn.Store(conn)
-	e.mu.Unlock()
-	if c.over.Load() {
+	if e.closed {
 		conn.Fail(ErrGone)
 	}
 	return conn, nil
@@ -518,7 +416,7 @@ func (c *Circuit) Accept(v Visitor, keys *stream.Keys, message []byte, b *stream
 // Refuse turns a visitor away.
 func (c *Circuit) Refuse(v Visitor, r cell.Reason) {
 	c.message(cell.Message{Stream: v.Stream, Verb: cell.Refused, Body: []byte{byte(r)}})
-	c.remove(v.Stream)
+	c.remove(v.Stream, straysOfRefused)
 }
 
 // Addr is the address of a stream's end: there is none to tell.
@@ -536,163 +434,230 @@ type handler struct{ *Circuit }
 // Created makes the layers here on the reader, so that a cell right behind
 // CREATED can be opened.
 func (c handler) Created(b []byte) {
-	layers, err := c.wrapped.Finish(b)
-	if err == nil {
-		c.mu.Lock()
-		c.layers = layers
+	c.mu.Lock()
+	if c.over.Load() {
 		c.mu.Unlock()
+		return
 	}
+	layers, err := c.wrapped.Finish(b)
+	c.wrapped = nil
+	if err == nil {
+		c.layers, c.confirm = layers, layers.Confirm()
+	}
+	c.mu.Unlock()
 	c.stands <- err
 }
 
-func (c handler) Sent(uint64) {}
+func (c handler) Sent(uint64) { c.Credit(0) }
 
 func (c handler) Credit(uint64) {
-	c.flush()
-	c.room.changed()
+	if c.blocked.Load() {
+		c.roomChanged()
+	}
 }
 
 func (c handler) Destroyed(r cell.Reason) { c.end(r) }
 
 func (c handler) Cell(f *cell.Frame) {
-	if c.layers == nil || c.over.Load() {
-		f.Free()
-		c.fail(cell.Protocol)
-		return
-	}
-	if err := c.layers.Open(f.Body()); err != nil {
-		f.Free()
-		c.fail(cell.Protocol)
-		return
-	}
-	m, err := cell.ParseMessage(f.Body()[:cell.Payload])
+	m, err := c.open(f)
 	if err != nil {
 		f.Free()
 		c.fail(cell.Protocol)
 		return
 	}
 	c.intake.Arrived(c.slot)
-	c.dispatch(f, m)
-}
-
-// dispatch hands m to its stream, or ends the circuit when nothing waits for
-// such a message. It owns f.
-func (c *Circuit) dispatch(f *cell.Frame, m cell.Message) {
-	if m.Verb == cell.Open {
-		c.visited(m)
-		f.Free()
-		return
-	}
-	c.streamsMu.Lock()
-	e := c.streams[m.Stream]
-	mine := m.Stream%2 == 1
-	seen := m.Stream == 0 || (mine && m.Stream < c.next) || (!mine && m.Stream <= c.lastVisit)
-	c.streamsMu.Unlock()
-	if e == nil {
-		f.Free()
-		if !seen {
-			c.fail(cell.Protocol)
-		}
-		return // it crossed our CLOSE
-	}
-	conn := e.conn.Load()
-	if m.Verb == cell.Record && conn == nil {
-		e.mu.Lock()
-		if conn = e.conn.Load(); conn == nil {
-			defer e.mu.Unlock()
-			if !mine || len(e.early) >= maxEarly {
-				f.Free()
-				c.fail(cell.Protocol)
-				return
-			}
-			e.early = append(e.early, f)
-			return
-		}
-		e.mu.Unlock()
-	}
-	if m.Verb == cell.Record {
-		if conn.Receive(m.Body, f.Free) != nil {
-			c.remove(m.Stream) // the stream has reset itself
-		}
-		return
-	}
-	defer f.Free()
-	switch {
-	case m.Verb == cell.Allow && len(m.Body) == 8:
-		if total := binary.BigEndian.Uint64(m.Body); total > e.allowed.Load() {
-			e.allowed.Store(total)
-			c.flush()
-			c.room.changed()
-		}
-	case m.Verb == cell.Close || m.Verb == cell.Refused:
-		if conn != nil {
-			c.remove(m.Stream)
-			conn.Fail(ErrGone)
-			return
-		}
-		if !mine && m.Stream != 0 {
-			c.remove(m.Stream)
-			return
-		}
-		c.answered(e, m)
-	case conn == nil && (m.Verb == cell.Opened || m.Verb == cell.Registered):
-		c.answered(e, m)
-	case conn == nil && m.Verb == cell.Answer && len(m.Body) >= 1:
-		if len(e.answer)+len(m.Body) > e.most {
-			c.fail(cell.Protocol)
-			return
-		}
-		e.answer = append(e.answer, m.Body[1:]...)
-		if m.Body[0] == 0 {
-			m.Body = e.answer
-			c.answered(e, m)
-		}
-	default:
+	if !c.dispatch(f, m) {
 		c.fail(cell.Protocol)
 	}
 }
 
-func (c *Circuit) answered(e *entry, m cell.Message) {
-	m.Body = append([]byte(nil), m.Body...)
+// open takes all layers off f.
+func (c *Circuit) open(f *cell.Frame) (cell.Message, error) {
+	c.opening.Lock()
+	defer c.opening.Unlock()
+	if c.layers == nil { // CREATED could not be read
+		return cell.Message{}, ErrGone
+	}
+	if err := c.layers.Open(f.Body()); err != nil {
+		return cell.Message{}, err
+	}
+	return cell.ParseMessage(f.Body()[:cell.Payload])
+}
+
+// dispatch hands m to its stream. It reports false when the last hop breaks the
+// protocol: nothing here waits for such a message, and it can't have crossed
+// anything. It owns f.
+func (c *Circuit) dispatch(f *cell.Frame, m cell.Message) (ok bool) {
+	if m.Verb == cell.Open {
+		ok = c.visited(m)
+		f.Free()
+		return ok
+	}
+	e, ok := c.find(m.Stream)
+	if e == nil {
+		f.Free()
+		return ok
+	}
+	if m.Verb == cell.Record {
+		return c.record(f, m, e)
+	}
+	defer f.Free()
+	switch m.Verb {
+	case cell.Allow:
+		return e.allow(m)
+	case cell.Close, cell.Refused:
+		c.remove(m.Stream, 0)
+		e.respond(m)
+		e.close(ErrGone)
+		return true
+	case cell.Answer:
+		return c.answered(e, m)
+	case e.want:
+		if m.Verb == cell.Registered {
+			c.remove(m.Stream, 0)
+		}
+		return e.respond(m)
+	}
+	return false
+}
+
+// find returns the stream that a message is for. A message for one that is
+// over is ok as long as it can have been on its way.
+func (c *Circuit) find(id uint32) (e *entry, ok bool) {
+	c.streamsMu.Lock()
+	defer c.streamsMu.Unlock()
+	if e = c.streams[id]; e != nil {
+		return e, true
+	}
+	seen := id%2 == 0 && id <= c.lastVisit || id%2 == 1 && id < c.next
+	if !seen || c.strays == 0 {
+		return nil, c.streams == nil
+	}
+	c.strays--
+	return nil, true
+}
+
+// record hands a record to its stream.
+func (c *Circuit) record(f *cell.Frame, m cell.Message, e *entry) (ok bool) {
+	conn := e.conn.Load()
+	if conn == nil {
+		if conn, ok = e.wait(f); conn == nil {
+			if !ok {
+				f.Free()
+			}
+			if !ok && e.replied { // the far side's fault, not the last hop's
+				c.hangUp(m.Stream, e, cell.Overrun)
+				return true
+			}
+			return ok
+		}
+	}
+	if conn.Receive(m.Body, f) != nil {
+		c.remove(m.Stream, straysOfStream) // the stream has reset itself
+	}
+	return true
+}
+
+// wait keeps f until there is a Conn, and returns that if there is one by now.
+// Only streams whose OPENED has come get records before.
+func (e *entry) wait(f *cell.Frame) (conn *stream.Conn, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if conn = e.conn.Load(); conn != nil {
+		return conn, true
+	}
+	if e.want != cell.Opened || !e.replied || len(e.early) >= maxEarly {
+		return nil, false
+	}
+	if e.closed {
+		f.Free()
+	} else {
+		e.early = append(e.early, f)
+	}
+	return nil, true
+}
+
+// allow takes ALLOW.
+func (e *entry) allow(m cell.Message) (ok bool) {
+	if len(m.Body) != 8 || e.want != 0 && e.want != cell.Opened {
+		return false
+	}
+	total := binary.BigEndian.Uint64(m.Body)
+	if total > e.allowed.Load() {
+		e.allowed.Store(total)
+		e.look()
+	}
+	return true
+}
+
+// look has a Data of the stream's that waits look again.
+func (e *entry) look() {
 	select {
-	case e.reply <- m:
+	case e.wake <- struct{}{}:
 	default:
 	}
+}
+
+// answered takes a part of an answer.
+func (c *Circuit) answered(e *entry, m cell.Message) (ok bool) {
+	if e.want != cell.Answer || e.replied || len(m.Body) < 1 || m.Body[0] > 1 || len(e.answer)+len(m.Body)-1 > e.most {
+		return false
+	}
+	e.answer = append(e.answer, m.Body[1:]...)
+	if m.Body[0] == 0 {
+		m.Body = e.answer
+		c.remove(m.Stream, 0)
+		return e.respond(m)
+	}
+	return true
+}
+
+// respond hands the one message that answers to whoever asked. A second one is
+// nobody's; CLOSE comes behind OPENED and is told otherwise.
+func (e *entry) respond(m cell.Message) (ok bool) {
+	if e.replied || e.want == 0 {
+		return false
+	}
+	e.replied = true
+	m.Body = append([]byte(nil), m.Body...)
+	e.reply <- m
+	return true
 }
 
 // visited takes an OPEN from the meeting relay.
-func (c *Circuit) visited(m cell.Message) {
+func (c *Circuit) visited(m cell.Message) (ok bool) {
 	if c.visit == nil || len(m.Body) != cell.TokenSize+stream.Message1Size {
-		c.fail(cell.Protocol)
-		return
+		return false
 	}
+	v := Visitor{Stream: m.Stream, Message: append([]byte(nil), m.Body[cell.TokenSize:]...)}
+	copy(v.Token[:], m.Body)
 	c.streamsMu.Lock()
 	if c.streams == nil {
 		c.streamsMu.Unlock()
-		return
+		return true
 	}
 	if m.Stream == 0 || m.Stream%2 == 1 || m.Stream <= c.lastVisit {
 		c.streamsMu.Unlock()
-		c.fail(cell.Protocol)
-		return
+		return false
 	}
 	c.lastVisit = m.Stream
+	c.streams[m.Stream] = newEntry(0, 0)
 	busy := c.halfOpen >= maxHalfOpen
 	if !busy {
 		c.halfOpen++
-		c.streams[m.Stream] = newEntry(0)
+		c.visits.Add(1)
 	}
 	c.streamsMu.Unlock()
-	v := Visitor{Stream: m.Stream, Message: append([]byte(nil), m.Body[cell.TokenSize:]...)}
-	copy(v.Token[:], m.Body)
 	if busy {
 		c.Refuse(v, cell.Busy)
-		return
+		return true
 	}
 	go func() {
+		defer c.visits.Done()
 		c.visit(c, v)
 		c.streamsMu.Lock()
 		c.halfOpen--
 		c.streamsMu.Unlock()
 	}()
+	return true
 }

@@ -32,6 +32,8 @@ type Config struct {
 type Client struct {
 	cfg Config
 
+	visits sync.WaitGroup // what Want.Visit does
+
 	mu  sync.Mutex
 	all map[*Circuit]struct{} // guarded by mu
 }
@@ -50,7 +52,8 @@ type Want struct {
 	// Direct dials Last itself. Only entry relays and guards may be Last then.
 	Direct bool
 
-	// Visit is told of streams that others open; it may take its time.
+	// Visit is told of streams that others open, each in a goroutine of its own.
+	// It may take its time, but returns soon once the circuit is done.
 	Visit func(*Circuit, Visitor)
 }
 
@@ -74,7 +77,7 @@ func (c *Client) Dial(ctx context.Context, w Want, k Call) (*Circuit, *stream.Co
 	var id uint32
 	var e *entry
 	early := cell.Message{Stream: 1, Verb: cell.Open, Body: call.message}.Append(nil)
-	circuit, err := c.build(ctx, w, early, func(c *Circuit) { id, e, _ = c.add(0) })
+	circuit, err := c.build(ctx, w, early, func(c *Circuit) { id, e, _ = c.add(cell.Opened, 0) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -90,7 +93,7 @@ func (c *Client) Request(ctx context.Context, w Want, kind byte, body []byte, mo
 	m := cell.Message{Stream: 1, Verb: cell.Request, Body: append([]byte{kind}, body...)}
 	early := m.Append(nil)
 	fits := len(early) <= cell.EarlySize
-	prepare := func(c *Circuit) { id, e, _ = c.add(most) }
+	prepare := func(c *Circuit) { id, e, _ = c.add(cell.Answer, most) }
 	if !fits {
 		early, prepare = nil, nil
 	}
@@ -102,12 +105,8 @@ func (c *Client) Request(ctx context.Context, w Want, kind byte, body []byte, mo
 		reply, err := circuit.Request(ctx, kind, body, most)
 		return circuit, reply, err
 	}
-	answer, err := circuit.await(ctx, id, e, cell.Answer)
-	if err != nil {
-		return circuit, nil, err
-	}
-	circuit.remove(id)
-	return circuit, answer.Body, nil
+	answer, err := circuit.await(ctx, id, e)
+	return circuit, answer.Body, err
 }
 
 func (c *Client) build(ctx context.Context, w Want, early []byte, prepare func(*Circuit)) (*Circuit, error) {
@@ -156,20 +155,29 @@ func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []
 	for i, r := range way {
 		hops[i] = onion.Hop{ID: r.ID, Key: r.Key, Suite: r.Suite}
 	}
-	p := plan{use: w.Use, hops: hops, step: c.cfg.Step(), early: early, visit: w.Visit, budget: c.cfg.Budget, prepare: prepare}
+	p := plan{use: w.Use, hops: hops, step: c.cfg.Step(), early: early, visit: w.Visit, visits: &c.visits, budget: c.cfg.Budget, prepare: prepare}
 	circuit, err := p.build(ctx, l)
 	if err == nil {
 		c.cfg.Chooser.GuardResult(first.ID, true)
 		return circuit, nil
 	}
+	c.blame(ctx, way, err)
+	return nil, err
+}
+
+// blame tells the chooser whose fault a failed attempt was, as far as one can
+// know. A hop that can't be reached doesn't cost the guard.
+func (c *Client) blame(ctx context.Context, way []path.Relay, err error) {
 	var failed *onion.HopError
 	switch {
-	case errors.As(err, &failed) && failed.Hop+1 < len(way):
-		c.cfg.Chooser.EdgeFailed(time.Now(), way[failed.Hop].ID, way[failed.Hop+1].ID)
-	case !errors.Is(err, context.Canceled):
-		c.cfg.Chooser.GuardResult(first.ID, false)
+	case errors.As(err, &failed):
+		if failed.Hop+1 < len(way) {
+			c.cfg.Chooser.EdgeFailed(time.Now(), way[failed.Hop].ID, way[failed.Hop+1].ID)
+		}
+	case errors.Is(ctx.Err(), context.Canceled):
+	default:
+		c.cfg.Chooser.GuardResult(way[0].ID, false)
 	}
-	return nil, err
 }
 
 // keep lists a circuit until it is over.
@@ -195,9 +203,11 @@ func (c *Client) Circuits() []*Circuit {
 	return out
 }
 
-// Close ends all circuits.
+// Close ends all circuits and waits for what Want.Visit does. Nothing may be
+// built after it.
 func (c *Client) Close() {
 	for _, circuit := range c.Circuits() {
 		circuit.Close()
 	}
+	c.visits.Wait()
 }

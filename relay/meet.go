@@ -2,65 +2,94 @@ package relay
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/link"
+	"github.com/shoal-p2p/shoal/circuit/stream"
 )
 
 // A meeting point joins two circuits that end here: the one of whoever is
 // registered and a visitor's. It maps (circuit, stream) to (circuit, stream)
 // and moves sealed records between them; their ends are all it knows.
+//
+// What one circuit can make it hold is bounded, whatever comes: per stream the
+// records that it allowed, maxControl control records and one of each message;
+// so many streams; so many that are half open.
 type meeting struct {
 	verify func(confirm [32]byte, body []byte) (token [cell.TokenSize]byte, err error)
-	budget *link.Budget // what stream windows may promise above their floor, records
+	budget *link.Budget // of the records that wait here
 
 	mu    sync.Mutex
 	known map[[cell.TokenSize]byte]*side // guarded by mu
 }
 
 const (
-	maxStreams  = 4096 // open at once on one circuit
-	maxTokens   = 8    // registrations of one circuit: a day's and the day's before
-	maxUnknown  = 16   // OPENs for nobody, before a visitor's circuit is ended
-	maxOverruns = 1
+	maxVisits   = 4096                          // streams open at once from visitors to one circuit
+	maxOwn      = 512                           // and of one visitor's circuit
+	maxHalfOpen = 64                            // visits whose OPEN the registered owner has not answered
+	maxOpening  = 32                            // the same, as one visitor's circuit counts
+	maxTokens   = 8                             // REGISTERs on one circuit: a day's and the day's before, and again
+	maxUnknown  = 16                            // OPENs for nobody, before a visitor's circuit is ended
+	maxOverruns = 1                             // streams that sent more than allowed, likewise
+	maxControl  = 8                             // control records that wait on one stream: more than a Conn makes without an answer
+	maxStrays   = link.Ceiling + maxControl + 2 // what may cross the end of a stream: records, a message or two
 )
 
-// side is one circuit at the meeting point. Of two sides only one lock is held
+// side is one circuit at the meeting point. Of all sides only one lock is held
 // at a time.
 type side struct {
 	m *meeting
 	c *hop.Circuit
 
+	waits atomic.Bool // something waits for room; written under mu
+
 	mu       sync.Mutex
-	streams  map[uint32]*half // guarded by mu
-	next     uint32           // guarded by mu: the next stream opened from here, even
-	last     uint32           // guarded by mu: the owner's newest stream, odd
-	waiting  []*half          // guarded by mu: those with records to send on this circuit
+	streams  map[uint32]*half // guarded by mu, like what follows
+	next     uint32           // the next stream opened from here, even
+	last     uint32           // the owner's newest stream, odd
+	urgent   ring             // halves with a message to tell
+	bulk     ring             // halves with records to send
+	halfOpen int              // visitors whom the owner has not answered
+	own      int              // streams that the owner opened
+	opening  int              // of these, those that the other side has not answered
+	strays   uint64           // messages that may still come for streams ended from here
 	tokens   [][cell.TokenSize]byte
+	asked    int // REGISTERs
 	unknown  int
 	overruns int
 	closed   bool
 }
 
 // half is one stream on one side. Records that came on the other side wait
-// here for credit on this one.
+// here for room on this one.
 type half struct {
-	side   *side
-	id     uint32
-	far    *half
-	opened bool // the visited owner has answered
+	side    *side
+	id      uint32
+	far     *half // its other half
+	visited bool  // side is the registered one
 
 	// guarded by side.mu
-	queue  []*cell.Frame
-	listed bool
-	gone   bool
-	taken  uint64 // records moved on to this side's circuit
+	answered bool      // OPENED has come or gone
+	live     bool      // in side.streams
+	say      cell.Verb // OPEN or OPENED, to tell the owner; 0: nothing
+	body     []byte    // its body
+	allow    uint64    // ALLOW to tell the owner: what may come to far; 0: none
+	ending   cell.Verb // CLOSE or REFUSED, to tell behind all records; 0: none
+	reason   cell.Reason
+	queue    link.Queue
+	control  int // control records in queue
+	inUrgent entry
+	inBulk   entry
 
-	// What may still come from far's owner to this queue, guarded by side.mu.
+	// What far's owner may send to queue, guarded by side.mu.
 	win      link.Window
-	received uint64
+	received uint64 // data records
+	taken    uint64 // of these, moved on to side's circuit
 }
 
 func newMeeting(verify func([32]byte, []byte) ([cell.TokenSize]byte, error), b *link.Budget) *meeting {
@@ -86,230 +115,292 @@ func (s *side) Message(f *cell.Frame, m cell.Message) {
 }
 
 func (s *side) message(m cell.Message) {
+	ok := false
 	switch m.Verb {
 	case cell.Register:
-		s.register(m)
+		ok = s.register(m)
 	case cell.Open:
-		s.open(m)
+		ok = s.open(m)
 	case cell.Opened:
-		s.opened(m)
+		ok = s.opened(m)
 	case cell.Refused, cell.Close:
-		s.closeStream(m)
-	default:
+		ok = s.close(m)
+	}
+	if !ok {
 		s.c.Destroy(cell.Protocol)
 	}
 }
 
 // register makes this circuit the one that token leads to. The newest wins.
-func (s *side) register(m cell.Message) {
-	token, err := s.m.verify(s.c.Confirm(), m.Body)
-	if err != nil || m.Stream != 0 {
-		s.c.Control(cell.Message{Verb: cell.Refused, Body: []byte{byte(cell.BadRequest)}})
-		return
-	}
+func (s *side) register(m cell.Message) (ok bool) {
 	s.mu.Lock()
-	if len(s.tokens) >= maxTokens || s.closed {
-		s.mu.Unlock()
-		s.c.Control(cell.Message{Verb: cell.Refused, Body: []byte{byte(cell.Busy)}})
-		return
-	}
-	s.tokens = append(s.tokens, token)
-	s.mu.Unlock()
-	s.m.mu.Lock()
-	s.m.known[token] = s
-	s.m.mu.Unlock()
-	s.c.Control(cell.Message{Verb: cell.Registered, Body: token[:]})
-}
-
-// open joins a visitor's new stream to the circuit that its token names.
-func (s *side) open(m cell.Message) {
-	if len(m.Body) < cell.TokenSize {
-		s.c.Destroy(cell.Protocol)
-		return
-	}
-	s.mu.Lock()
-	ok := m.Stream%2 == 1 && m.Stream > s.last && !s.closed
-	s.last = max(s.last, m.Stream)
-	full := len(s.streams) >= maxStreams
+	s.asked++
+	ok = s.asked <= maxTokens && m.Stream == 0
 	s.mu.Unlock()
 	if !ok {
-		s.c.Destroy(cell.Protocol)
-		return
+		return false
 	}
-	if full {
-		s.refuse(m.Stream, cell.Busy)
-		return
+	token, err := s.m.verify(s.c.Confirm(), m.Body)
+	if err != nil {
+		s.refuse(0, cell.BadRequest)
+		return true
 	}
-	token := [cell.TokenSize]byte(m.Body)
 	s.m.mu.Lock()
-	to := s.m.known[token]
-	s.m.mu.Unlock()
-	if to == nil || to == s {
-		s.mu.Lock()
-		s.unknown++
-		many := s.unknown > maxUnknown
-		s.mu.Unlock()
-		if many {
-			s.c.Destroy(cell.Protocol)
-			return
-		}
-		s.refuse(m.Stream, cell.UnknownToken)
-		return
-	}
-	near := &half{side: s, id: m.Stream, win: link.NewWindow(s.m.budget)}
-	far := &half{side: to, far: near, win: link.NewWindow(s.m.budget)}
-	near.far = far
-	to.mu.Lock()
-	if to.closed || len(to.streams) >= maxStreams || to.next > 1<<32-4 {
-		to.mu.Unlock()
-		s.refuse(m.Stream, cell.Busy)
-		return
-	}
-	far.id = to.next
-	to.next += 2
-	to.streams[far.id] = far
-	to.mu.Unlock()
 	s.mu.Lock()
-	s.streams[near.id] = near
+	if !s.closed {
+		s.tokens = append(s.tokens, token)
+		s.m.known[token] = s
+	}
 	s.mu.Unlock()
-	to.c.Control(cell.Message{Stream: far.id, Verb: cell.Open, Body: m.Body})
+	s.m.mu.Unlock()
+	s.c.Control(cell.Message{Verb: cell.Registered, Body: token[:]})
+	return true
 }
 
 func (s *side) refuse(stream uint32, r cell.Reason) {
 	s.c.Control(cell.Message{Stream: stream, Verb: cell.Refused, Body: []byte{byte(r)}})
 }
 
-// get returns a live stream of this side. A number that was never used breaks
-// the protocol; one that is over crossed our CLOSE.
-func (s *side) get(stream uint32) *half {
-	s.mu.Lock()
-	h := s.streams[stream]
-	seen := stream != 0 && (stream%2 == 1 && stream <= s.last || stream%2 == 0 && stream < s.next)
-	s.mu.Unlock()
-	if h == nil && !seen {
-		s.c.Destroy(cell.Protocol)
+// open joins a visitor's new stream to the circuit that its token names.
+func (s *side) open(m cell.Message) (ok bool) {
+	if len(m.Body) != cell.TokenSize+stream.Message1Size {
+		return false // it would end the circuit of whoever is visited
 	}
-	return h
+	s.m.mu.Lock()
+	to := s.m.known[[cell.TokenSize]byte(m.Body)]
+	s.m.mu.Unlock()
+	if to == s {
+		to = nil
+	}
+	near := &half{side: s, id: m.Stream}
+	far := &half{side: to, far: near, visited: true, say: cell.Open, body: append([]byte(nil), m.Body...)}
+	near.far = far
+	ok, r := s.admit(near, to != nil)
+	if !ok {
+		return false
+	}
+	if r == cell.OK {
+		if r = to.visit(far); r != cell.OK {
+			near.drop()
+		}
+	}
+	if r != cell.OK {
+		s.refuse(m.Stream, r)
+		return true
+	}
+	to.pump()
+	return true
+}
+
+// admit makes room for a visitor's new stream; found says whether there is
+// whom it asks for.
+func (s *side) admit(h *half, found bool) (ok bool, r cell.Reason) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.id%2 == 0 || h.id <= s.last {
+		return false, cell.Protocol
+	}
+	s.last = h.id
+	if !found {
+		s.unknown++
+		return s.unknown <= maxUnknown, cell.UnknownToken
+	}
+	if s.closed || s.own >= maxOwn || s.opening >= maxOpening || !h.openWindow() {
+		return true, cell.Busy
+	}
+	s.own++
+	s.opening++
+	h.live, s.streams[h.id] = true, h
+	return true, cell.OK
+}
+
+// visit makes room for a stream that h.far's owner opens to this side's, and
+// has this side's told.
+func (s *side) visit(h *half) cell.Reason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.ending != 0 { // the visitor's circuit has died meanwhile
+		return cell.Gone
+	}
+	if s.closed || len(s.streams) >= maxVisits || s.halfOpen >= maxHalfOpen || s.next > 1<<32-4 || !h.openWindow() {
+		return cell.Busy
+	}
+	h.id = s.next
+	s.next += 2
+	s.halfOpen++
+	h.live, s.streams[h.id] = true, h
+	s.want(&s.urgent, &h.inUrgent, h)
+	return cell.OK
+}
+
+func (h *half) openWindow() (ok bool) {
+	h.win, ok = link.OpenWindow(h.side.m.budget)
+	return ok
+}
+
+// get returns a live stream of this side; ok is false when the owner breaks the
+// protocol: a stream that was never opened, or one that is over and on which
+// more comes than can have crossed its end. Caller holds mu.
+func (s *side) get(stream uint32) (h *half, ok bool) {
+	if h = s.streams[stream]; h != nil {
+		return h, true
+	}
+	seen := stream != 0 && (stream%2 == 1 && stream <= s.last || stream%2 == 0 && stream < s.next)
+	if !seen || s.strays == 0 {
+		return nil, s.closed
+	}
+	s.strays--
+	return nil, true
 }
 
 // opened hands the visited owner's answer to the visitor.
-func (s *side) opened(m cell.Message) {
-	h := s.get(m.Stream)
-	if h == nil {
-		return
-	}
+func (s *side) opened(m cell.Message) (ok bool) {
 	s.mu.Lock()
-	ok := h.id%2 == 0 && !h.opened
-	h.opened = true
-	far := h.far
+	h, ok := s.get(m.Stream)
+	if h == nil {
+		s.mu.Unlock()
+		return ok
+	}
+	ok = h.visited && !h.answered && h.say == 0 && len(m.Body) == stream.Message2Size
+	if ok {
+		h.answered = true
+		s.halfOpen--
+	}
 	s.mu.Unlock()
 	if !ok {
-		s.c.Destroy(cell.Protocol)
-		return
+		return false
 	}
-	if far != nil {
-		far.side.c.Control(cell.Message{Stream: far.id, Verb: cell.Opened, Body: m.Body})
+	far := h.far
+	to := far.side
+	to.mu.Lock()
+	if far.live && far.ending == 0 {
+		far.answered = true
+		to.opening--
+		far.say, far.body = cell.Opened, append([]byte(nil), m.Body...)
+		to.want(&to.urgent, &far.inUrgent, far)
 	}
+	to.mu.Unlock()
+	to.pump()
+	return true
 }
 
-// closeStream ends a stream for its owner; the far owner hears of it after all
+// close ends a stream for its owner; the far owner hears of it behind all
 // records before it.
-func (s *side) closeStream(m cell.Message) {
-	h := s.get(m.Stream)
+func (s *side) close(m cell.Message) (ok bool) {
+	s.mu.Lock()
+	h, ok := s.get(m.Stream)
+	s.mu.Unlock()
 	if h == nil {
-		return
+		return ok
 	}
 	r := cell.Gone
 	if len(m.Body) == 1 {
 		r = cell.Reason(m.Body[0])
 	}
-	s.mu.Lock()
-	far := h.far
-	s.mu.Unlock()
 	h.drop()
-	if far != nil {
-		far.finish(m.Verb, r)
-	}
+	h.far.finish(m.Verb, r)
+	return true
 }
 
 // drop forgets h and what waits on it.
 func (h *half) drop() {
-	s := h.side
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if h.gone {
-		return
-	}
-	h.gone = true
-	h.win.Close()
-	for _, f := range h.queue {
-		f.Free()
-	}
-	h.queue = nil
-	if s.streams[h.id] == h {
-		delete(s.streams, h.id)
-	}
+	h.side.mu.Lock()
+	defer h.side.mu.Unlock()
+	h.dropped()
 }
 
-// finish tells h's owner that the stream is over, behind what still waits.
+// dropped is drop for a caller that holds side.mu.
+func (h *half) dropped() {
+	if !h.live {
+		return
+	}
+	s := h.side
+	h.live = false
+	if !h.visited {
+		s.own--
+	}
+	switch {
+	case h.answered:
+	case h.visited:
+		s.halfOpen--
+	default:
+		s.opening--
+	}
+	h.win.Close()
+	h.queue.Clear()
+	h.body = nil
+	s.urgent.remove(&h.inUrgent)
+	s.bulk.remove(&h.inBulk)
+	delete(s.streams, h.id)
+}
+
+// finish has h's owner told that the stream is over, behind what waits.
 func (h *half) finish(v cell.Verb, r cell.Reason) {
 	s := h.side
 	s.mu.Lock()
-	if h.gone {
-		s.mu.Unlock()
-		return
-	}
-	if len(h.queue) > 0 {
-		f := cell.NewFrame()
-		cell.Message{Stream: h.id, Verb: cell.Close, Body: []byte{byte(r)}}.Put(f.Body()[:])
-		h.queue = append(h.queue, f)
-		h.far = nil // nobody is behind it any more: see pump
-		s.mu.Unlock()
-		return
+	if h.ending == 0 {
+		h.ending, h.reason, h.allow = v, r, 0
+		if h.say == cell.Open { // it has not heard of the stream yet
+			h.dropped()
+		} else if h.live && h.queue.Len() == 0 {
+			s.want(&s.urgent, &h.inUrgent, h)
+		}
 	}
 	s.mu.Unlock()
-	h.drop()
-	s.c.Control(cell.Message{Stream: h.id, Verb: v, Body: []byte{byte(r)}})
+	s.pump()
 }
 
 // record moves one sealed record to the far side, or lets it wait there.
 func (s *side) record(f *cell.Frame, m cell.Message) {
-	near := s.get(m.Stream)
-	if near == nil {
-		f.Free()
-		return
-	}
+	control := len(m.Body) == stream.ControlSize
 	s.mu.Lock()
-	h := near.far
+	near, ok := s.get(m.Stream)
+	if near != nil {
+		ok = near.answered && (control || len(m.Body) == stream.DataSize)
+		if near.ending != 0 && near.reason == cell.Overrun { // ended for its records: it has not heard of that yet
+			near = nil
+		}
+	}
 	s.mu.Unlock()
-	if h == nil {
+	if near == nil || !ok {
 		f.Free()
+		if !ok {
+			s.c.Destroy(cell.Protocol)
+		}
 		return
 	}
-	to := h.side
-	to.mu.Lock()
-	if h.gone {
-		to.mu.Unlock()
-		f.Free()
-		return
-	}
-	h.received++
-	if h.received > h.win.Granted()+cell.Reserve {
-		to.mu.Unlock()
-		f.Free()
+	if !near.far.take(f, control) {
 		s.overrun(near)
 		return
 	}
-	if h.win.Timed(h.received) {
+	near.far.side.pump()
+}
+
+// take puts a record into h's queue, and reports whether it was allowed to come.
+func (h *half) take(f *cell.Frame, control bool) bool {
+	s := h.side
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !control {
+		h.received++
+	}
+	switch {
+	case !control && h.received > h.win.Granted(), control && h.control >= maxControl:
+		f.Free()
+		return false
+	case !h.live || h.ending != 0:
+		f.Free()
+		return true
+	}
+	if control {
+		h.control++
+	} else if h.win.Timed(h.received) {
 		h.win.Received(h.received, link.Clock())
 	}
 	cell.PutStream(f.Body()[:], h.id)
-	h.queue = append(h.queue, f)
-	if !h.listed {
-		h.listed = true
-		to.waiting = append(to.waiting, h)
-	}
-	to.pump()
+	h.queue.Push(f)
+	s.want(&s.bulk, &h.inBulk, h)
+	return true
 }
 
 // overrun ends a stream whose sender took more than it was allowed; the second
@@ -318,86 +409,211 @@ func (s *side) overrun(near *half) {
 	s.mu.Lock()
 	s.overruns++
 	many := s.overruns > maxOverruns
-	far := near.far
 	s.mu.Unlock()
 	if many {
 		s.c.Destroy(cell.Overrun)
 		return
 	}
 	near.finish(cell.Close, cell.Overrun)
-	if far != nil {
-		far.finish(cell.Close, cell.Gone)
-	}
+	near.far.finish(cell.Close, cell.Gone)
 }
 
-// allowance is an ALLOW to send once no lock is held.
+// want has pump look at h. Caller holds mu.
+func (s *side) want(r *ring, e *entry, h *half) {
+	r.add(e, h)
+	s.waits.Store(true)
+}
+
+// allowance is an ALLOW to tell a half's owner.
 type allowance struct {
 	to    *half
 	total uint64
 }
 
-// pump sends what waits, a record a stream in turn, while the circuit has
-// credit. The caller holds mu; pump releases it.
+// pump sends what waits and may go now: messages first, then a record of each
+// stream in turn.
 func (s *side) pump() {
-	var allow []allowance
-	for len(s.waiting) > 0 {
-		h := s.waiting[0]
-		if len(h.queue) == 0 {
-			h.listed = false
-			s.waiting = s.waiting[1:]
-			continue
+	for {
+		var allow [16]allowance
+		s.mu.Lock()
+		s.tell()
+		n := s.send(allow[:])
+		s.waits.Store(!s.urgent.empty() || !s.bulk.empty())
+		s.mu.Unlock()
+		for _, a := range allow[:n] {
+			a.to.allowed(a.total)
 		}
-		if !s.c.Send(h.queue[0]) {
+		if n < len(allow) {
+			return
+		}
+	}
+}
+
+// allowed has h's owner told how many records may come.
+func (h *half) allowed(total uint64) {
+	s := h.side
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.live && h.ending == 0 {
+		h.allow = max(h.allow, total)
+		s.want(&s.urgent, &h.inUrgent, h)
+		s.tell()
+	}
+}
+
+// tell sends messages while there is room. Caller holds mu.
+func (s *side) tell() {
+	for h := s.urgent.first(); h != nil; h = s.urgent.first() {
+		if !h.tell() {
+			return
+		}
+		s.urgent.remove(&h.inUrgent)
+	}
+}
+
+// tell sends what h's owner is to hear, and reports whether there was room for
+// all of it. Caller holds side.mu.
+func (h *half) tell() bool {
+	c := h.side.c
+	if h.say != 0 {
+		if !c.SendControl(cell.Message{Stream: h.id, Verb: h.say, Body: h.body}) {
+			return false
+		}
+		h.say, h.body = 0, nil
+	}
+	if h.allow != 0 {
+		var b [8]byte
+		binary.BigEndian.PutUint64(b[:], h.allow)
+		if !c.SendControl(cell.Message{Stream: h.id, Verb: cell.Allow, Body: b[:]}) {
+			return false
+		}
+		h.allow = 0
+	}
+	if h.ending != 0 && h.queue.Len() == 0 {
+		if !c.SendControl(cell.Message{Stream: h.id, Verb: h.ending, Body: []byte{byte(h.reason)}}) {
+			return false
+		}
+		h.side.strays += maxStrays
+		h.dropped()
+	}
+	return true
+}
+
+// send sends records while there is room, and notes in allow what their
+// senders may send on. Caller holds mu.
+func (s *side) send(allow []allowance) (n int) {
+	for n < len(allow) {
+		h := s.bulk.first()
+		if h == nil {
 			break
 		}
-		h.queue[0] = nil
-		h.queue = h.queue[1:]
-		h.taken++
-		if h.far == nil && len(h.queue) == 0 { // its CLOSE has gone
-			h.gone, h.listed = true, false
-			h.win.Close()
-			delete(s.streams, h.id)
-			s.waiting = s.waiting[1:]
-			continue
+		f := h.queue.Front()
+		m, _ := cell.ParseMessage(f.Body()[:cell.Payload])
+		control, reserve := len(m.Body) == stream.ControlSize, cell.Reserve
+		if control {
+			reserve = 0
 		}
-		if total, ok := h.win.Grant(h.taken, 1<<63, link.Clock); ok && h.far != nil {
-			allow = append(allow, allowance{h.far, total})
+		if !s.c.Send(f, reserve) {
+			break
 		}
-		s.waiting = append(s.waiting[1:], h)
+		h.queue.Pop()
+		s.bulk.turn()
+		if control {
+			h.control--
+		} else {
+			h.taken++
+			if total, ok := h.win.Grant(h.taken, 1<<63, link.Clock); ok {
+				allow[n] = allowance{h.far, total}
+				n++
+			}
+		}
+		if h.queue.Len() == 0 {
+			s.bulk.remove(&h.inBulk)
+			if h.ending != 0 {
+				s.want(&s.urgent, &h.inUrgent, h)
+				s.tell()
+			}
+		}
 	}
-	s.mu.Unlock()
-	for _, a := range allow {
-		a.to.side.c.Control(cell.Message{Stream: a.to.id, Verb: cell.Allow, Body: binary.BigEndian.AppendUint64(nil, a.total)})
-	}
+	return n
 }
 
 // Room implements hop.Last.
 func (s *side) Room() {
-	s.mu.Lock()
-	s.pump()
+	if s.waits.Load() {
+		s.pump()
+	}
 }
 
 // Closed implements hop.Last: all streams end with their circuit.
 func (s *side) Closed() {
+	s.m.mu.Lock()
 	s.mu.Lock()
 	s.closed = true
-	all, tokens := s.streams, s.tokens
-	s.streams, s.waiting = make(map[uint32]*half), nil
-	s.mu.Unlock()
-	s.m.mu.Lock()
-	for _, t := range tokens {
+	for _, t := range s.tokens {
 		if s.m.known[t] == s {
 			delete(s.m.known, t)
 		}
 	}
+	all := slices.Collect(maps.Values(s.streams))
+	for _, h := range all {
+		h.dropped()
+	}
+	s.mu.Unlock()
 	s.m.mu.Unlock()
 	for _, h := range all {
-		h.drop()
-		s.mu.Lock()
-		far := h.far
-		s.mu.Unlock()
-		if far != nil {
-			far.finish(cell.Close, cell.Gone)
-		}
+		h.far.finish(cell.Close, cell.Gone)
 	}
+}
+
+// ring is halves that wait for their turn.
+type ring struct{ head *entry }
+
+// entry is a half's place in a ring; h is nil while it has none.
+type entry struct {
+	h          *half
+	next, prev *entry
+}
+
+func (r *ring) empty() bool { return r.head == nil }
+
+// first returns the half whose turn it is, or nil.
+func (r *ring) first() *half {
+	if r.head == nil {
+		return nil
+	}
+	return r.head.h
+}
+
+// turn makes it the next one's turn.
+func (r *ring) turn() { r.head = r.head.next }
+
+// add puts h, whose place is e, at the end, unless it is there.
+func (r *ring) add(e *entry, h *half) {
+	if e.h != nil {
+		return
+	}
+	e.h = h
+	if r.head == nil {
+		r.head, e.next, e.prev = e, e, e
+		return
+	}
+	e.next, e.prev = r.head, r.head.prev
+	e.prev.next, e.next.prev = e, e
+}
+
+// remove takes out whom e is the place of, if it is there.
+func (r *ring) remove(e *entry) {
+	if e.h == nil {
+		return
+	}
+	if e.next == e {
+		r.head = nil
+	} else {
+		if r.head == e {
+			r.head = e.next
+		}
+		e.prev.next, e.next.prev = e.next, e.prev
+	}
+	*e = entry{}
 }

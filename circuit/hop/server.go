@@ -11,8 +11,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,16 +65,21 @@ type Config struct {
 
 	MaxCircuits int   // at once; 0 means 50,000
 	MaxLinks    int   // accepted at once; 0 means 20,000
-	Memory      int64 // bytes that windows may promise above their floor; 0 means 512 MiB
+	Memory      int64 // bytes of cells that may wait here, promised to neighbours by windows; 0 means 2 GiB
 	Replays     int   // CREATEs remembered; 0 means 2,000,000 (30 minutes)
 }
 
 // Counters are totals since the start; none joins two ends.
 type Counters struct {
-	Circuits                    atomic.Int64 // open now
-	Created, Refused, Died      atomic.Uint64
-	CellsForward, CellsBackward atomic.Uint64
+	Circuits               atomic.Int64 // open now
+	Created, Refused, Died atomic.Uint64
+
+	cells atomic.Uint64 // opened or sealed; circuits count for themselves and add up now and then
 }
+
+// Cells returns how many cells were carried, both ways, but for up to some
+// dozens of each circuit that is open.
+func (c *Counters) Cells() uint64 { return c.cells.Load() }
 
 // Server is one hop. Its counters may be read at any time.
 type Server struct {
@@ -83,29 +91,54 @@ type Server struct {
 	replays *onion.ReplayCache
 	budget  *link.Budget
 	work    chan handshake
-	links   atomic.Int64
-	wg      sync.WaitGroup // circuits on their way to the next hop
+	pace    pace
+	doors   doors
+	wg      sync.WaitGroup // circuits on their way to the next hop, requests being answered
+
+	answers atomic.Int64 // bytes of replies that wait for their clients
+
+	mu    sync.Mutex
+	links map[*link.Link]struct{} // guarded by mu
 }
 
 // handshake is a CREATE that waits for its turn.
 type handshake struct {
 	c      *link.Circuit
 	create []byte
-	slot   *slot
+	from   *share
 	at     time.Time
 }
 
 const (
 	handshakeQueue = 1024 // CREATEs that wait
 	handshakeWait  = 2 * time.Second
-	workers        = 2
 )
 
-// The token buckets of CREATE, per link: handshakes a second, and at once.
-const (
-	clientRate, clientBurst = 50, 1000
-	relayRate, relayBurst   = 5000, 10000
-)
+// share is what one neighbour may have of what is scarce here: clients one by
+// one little, relays, who bring the circuits of many, more.
+type share struct {
+	bucket       *rate.Limiter // CREATEs
+	maxWaiting   int32         // in the queue of handshakes
+	maxExtending int32         // on their way to the next hop
+
+	waiting, extending atomic.Int32
+}
+
+func newShare(relay bool) *share {
+	if relay {
+		return &share{bucket: rate.NewLimiter(5000, 10000), maxWaiting: 512, maxExtending: 8192}
+	}
+	return &share{bucket: rate.NewLimiter(50, 1000), maxWaiting: 128, maxExtending: 256}
+}
+
+// take counts one more in n, unless there are max.
+func take(n *atomic.Int32, max int32) bool {
+	if n.Add(1) > max {
+		n.Add(-1)
+		return false
+	}
+	return true
+}
 
 // New checks cfg and returns a server for it.
 func New(cfg Config) (*Server, error) {
@@ -119,7 +152,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.MaxLinks = 20_000
 	}
 	if cfg.Memory == 0 {
-		cfg.Memory = 512 << 20
+		cfg.Memory = 2 << 30
 	}
 	if cfg.Replays == 0 {
 		cfg.Replays = 2_000_000
@@ -135,6 +168,8 @@ func New(cfg Config) (*Server, error) {
 		replays: onion.NewReplayCache(cfg.Replays),
 		budget:  link.NewBudget(cfg.Memory / cell.FrameSize),
 		work:    make(chan handshake, handshakeQueue),
+		doors:   doors{max: cfg.MaxLinks},
+		links:   make(map[*link.Link]struct{}),
 	}, nil
 }
 
@@ -154,15 +189,19 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	defer s.wg.Wait()
 	defer wg.Wait()
 	defer cancel()
-	for range workers {
+	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() { s.shake(ctx) })
 	}
+	wg.Go(func() { s.sweep(ctx) })
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	var pause time.Duration
 	for {
 		conn, err := ln.Accept()
 		if ctx.Err() != nil {
+			if err == nil {
+				conn.Close()
+			}
 			return nil
 		}
 		if errors.Is(err, net.ErrClosed) {
@@ -177,14 +216,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = 0
-		if s.links.Load() >= int64(s.cfg.MaxLinks) {
+		in, ok := s.doors.enter(conn.RemoteAddr())
+		if !ok {
 			conn.Close()
 			continue
 		}
-		s.links.Add(1)
 		wg.Go(func() {
-			defer s.links.Add(-1)
-			s.serve(ctx, conn)
+			defer in.leave()
+			s.serve(ctx, conn, in)
 		})
 	}
 }
@@ -192,7 +231,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // linkTimeout bounds the handshake of an accepted link.
 const linkTimeout = 10 * time.Second
 
-func (s *Server) serve(ctx context.Context, conn net.Conn) {
+func (s *Server) serve(ctx context.Context, conn net.Conn, in *visit) {
 	shaking, cancel := context.WithTimeout(ctx, linkTimeout)
 	var hello []byte
 	if s.cfg.Hello != nil {
@@ -203,26 +242,32 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 	if err != nil {
 		return // a stranger's mistake is not ours to log
 	}
-	r, burst := rate.Limit(clientRate), clientBurst
-	if peer := l.Peer(); peer != (onion.ID{}) && s.cfg.Known != nil && s.cfg.Known(peer) {
-		r, burst = relayRate, relayBurst
-	}
-	bucket := rate.NewLimiter(r, burst)
-	l.Run(ctx, func(c *link.Circuit, create []byte) {
-		h := &slot{}
-		c.SetHandler(h)
-		if !bucket.Allow() || s.Counters.Circuits.Load() >= int64(s.cfg.MaxCircuits) {
-			s.Counters.Refused.Add(1)
-			c.Destroy(cell.Busy)
-			return
-		}
+	peer := l.Peer()
+	from := newShare(peer != onion.ID{} && s.cfg.Known != nil && s.cfg.Known(peer))
+	in.stand()
+	s.mu.Lock()
+	s.links[l] = struct{}{}
+	s.mu.Unlock()
+	l.Run(ctx, func(c *link.Circuit, create []byte) { s.queue(handshake{c, create, from, time.Now()}) })
+	s.mu.Lock()
+	delete(s.links, l)
+	s.mu.Unlock()
+}
+
+// queue takes a CREATE on the link's reader.
+func (s *Server) queue(h handshake) {
+	switch {
+	case !h.from.bucket.AllowN(h.at, 1), s.Counters.Circuits.Load() >= int64(s.cfg.MaxCircuits):
+	case !take(&h.from.waiting, h.from.maxWaiting):
+	default:
 		select {
-		case s.work <- handshake{c, create, h, time.Now()}:
+		case s.work <- h:
+			return
 		default:
-			s.Counters.Refused.Add(1)
-			c.Destroy(cell.Busy)
+			h.from.waiting.Add(-1)
 		}
-	})
+	}
+	s.refuse(h, cell.Busy)
 }
 
 // shake answers CREATEs, one after another.
@@ -232,11 +277,22 @@ func (s *Server) shake(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case h := <-s.work:
-			if time.Since(h.at) > handshakeWait {
+			h.from.waiting.Add(-1)
+			began := time.Now()
+			if began.Sub(h.at) > handshakeWait {
 				s.refuse(h, cell.Busy)
 				continue
 			}
 			s.answer(ctx, h)
+			rest := s.pace.rest(time.Since(began), s.Counters.Cells(), runtime.GOMAXPROCS(0))
+			if rest == 0 {
+				continue
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(rest):
+			}
 		}
 	}
 }
@@ -264,61 +320,34 @@ func (s *Server) answer(ctx context.Context, h handshake) {
 		return
 	}
 	if p.Last {
-		s.end(h, p)
+		s.end(h.c, p)
 		return
 	}
 	s.pass(ctx, h, p)
 }
 
-// slot stands in for a circuit's handler until the handshake is over. A cell
-// that comes before CREATED went breaks the protocol and is dropped; the
-// circuit then dies by its own counters.
-type slot struct {
-	real atomic.Pointer[link.Handler]
+const (
+	sweepEvery = 15 * time.Second
+	linkIdle   = 10 * time.Minute // how long an accepted link may carry no circuit
+)
 
-	mu   sync.Mutex
-	gone bool // guarded by mu: DESTROY came before anybody was there to hear it
-}
-
-// become hands the circuit to h, unless it is over already.
-func (s *slot) become(h link.Handler) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.gone {
-		return false
-	}
-	s.real.Store(&h)
-	return true
-}
-
-func (s *slot) Created([]byte) {}
-
-func (s *slot) Cell(f *cell.Frame) {
-	if h := s.real.Load(); h != nil {
-		(*h).Cell(f)
-		return
-	}
-	f.Free()
-}
-
-func (s *slot) Credit(total uint64) {
-	if h := s.real.Load(); h != nil {
-		(*h).Credit(total)
-	}
-}
-
-func (s *slot) Sent(total uint64) {
-	if h := s.real.Load(); h != nil {
-		(*h).Sent(total)
-	}
-}
-
-func (s *slot) Destroyed(r cell.Reason) {
-	s.mu.Lock()
-	s.gone = true
-	h := s.real.Load()
-	s.mu.Unlock()
-	if h != nil {
-		(*h).Destroyed(r)
+// sweep closes links that nobody uses: whoever dials keeps those he wants.
+func (s *Server) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		links := slices.Collect(maps.Keys(s.links))
+		s.mu.Unlock()
+		for _, l := range links {
+			if l.Idle() > linkIdle {
+				l.Close()
+			}
+		}
 	}
 }

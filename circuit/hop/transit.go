@@ -11,10 +11,16 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/onion"
 )
 
+// countEvery is how many cells a circuit carries before it adds them to the
+// totals: these are shared by all processors.
+const countEvery = 64
+
 // flow is one direction of a circuit through this hop. What the neighbour
 // before may send follows what the neighbour behind has allowed, so that cells
 // wait at the circuit's end and not here; the window bounds what can wait.
 type flow struct {
+	crypt sync.Mutex // held while the layer works in this direction
+
 	mu       sync.Mutex
 	from     *link.Circuit // whom to grant to
 	win      link.Window
@@ -23,19 +29,22 @@ type flow struct {
 	credit   uint64 // what the neighbour behind allows
 }
 
-func (f *flow) init(from *link.Circuit, b *link.Budget) {
-	f.mu.Lock()
-	f.from, f.win, f.credit = from, link.NewWindow(b), link.Floor
-	f.mu.Unlock()
+// open makes room for what may wait here; false when there is none.
+func (f *flow) open(b *link.Budget) (ok bool) {
+	f.win, ok = link.OpenWindow(b)
+	f.credit = link.Floor
+	return ok
 }
 
-func (f *flow) arrived() {
+// arrived notes a cell, and reports whether the totals should hear of some.
+func (f *flow) arrived() bool {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.received++
 	if f.win.Timed(f.received) {
 		f.win.Received(f.received, link.Clock())
 	}
-	f.mu.Unlock()
+	return f.received%countEvery == 0
 }
 
 // moved notes cells sent, or credit received, in total; zero is no news.
@@ -49,26 +58,28 @@ func (f *flow) moved(sent, credit uint64) {
 	}
 }
 
-func (f *flow) close() {
+// close gives the window back and returns how many cells the totals have not
+// heard of.
+func (f *flow) close() uint64 {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.win.Close()
-	f.mu.Unlock()
+	return f.received % countEvery
 }
 
 // transit is a circuit that goes on to another hop.
 type transit struct {
 	s        *Server
-	h        handshake
-	p        *onion.Peeled
-	layer    *onion.Layer
 	prev     *link.Circuit
-	next     *link.Circuit
+	next     *link.Circuit // set before anything can come from there
+	layer    *onion.Layer
 	forward  flow
 	backward flow
 
-	mu    sync.Mutex
-	state int           // guarded by mu
-	stood chan struct{} // closed when the circuit stands or is over
+	mu     sync.Mutex
+	state  int           // guarded by mu
+	peeled *onion.Peeled // guarded by mu: until the circuit stands
+	built  func()        // told when building is over
 }
 
 const (
@@ -77,40 +88,46 @@ const (
 	ended
 )
 
-// advance moves to state and reports what was before; an ended circuit stays so.
-func (t *transit) advance(state int) (before int) {
+// advance moves to state, unless the circuit was past it. It returns the state
+// before and, when that was building, what answers CREATE.
+func (t *transit) advance(state int) (before int, p *onion.Peeled) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before = t.state
-	if before == ended {
-		return before
+	if before >= state {
+		return before, nil
 	}
 	t.state = state
 	if before == building {
-		close(t.stood)
+		t.built()
+		p, t.peeled = t.peeled, nil
 	}
-	return before
+	return before, p
 }
 
 // end ends both sides. Before the circuit stood, the client hears which hop
 // failed; afterwards what is passed on names no reason.
 func (t *transit) end(r cell.Reason) {
-	before := t.advance(ended)
-	if before == ended {
+	before, p := t.advance(ended)
+	switch before {
+	case ended:
 		return
+	case building:
+		t.s.fail(t.prev, p, r)
+	case standing:
+		t.prev.Destroy(cell.OK)
+		t.s.Counters.Died.Add(1)
 	}
 	if t.next != nil {
 		t.next.Destroy(cell.OK)
 	}
-	if before == building {
-		t.s.fail(t.h, t.p, r)
-	} else {
-		t.prev.Destroy(cell.OK)
-		t.s.Counters.Died.Add(1)
-	}
-	t.forward.close()
-	t.backward.close()
+	t.s.Counters.cells.Add(t.forward.close() + t.backward.close())
 	t.s.Counters.Circuits.Add(-1)
+	t.forward.crypt.Lock()
+	t.backward.crypt.Lock()
+	t.layer.Clear()
+	t.backward.crypt.Unlock()
+	t.forward.crypt.Unlock()
 }
 
 // fromPrev takes what comes from the client's side.
@@ -118,50 +135,53 @@ type fromPrev struct{ *transit }
 
 func (t fromPrev) Created([]byte) {}
 func (t fromPrev) Cell(f *cell.Frame) {
-	if err := t.layer.Forward(f.Body()); err != nil {
+	t.forward.crypt.Lock()
+	err := t.layer.Forward(f.Body())
+	t.forward.crypt.Unlock()
+	if err != nil {
 		f.Free()
 		t.end(cell.Protocol)
 		return
 	}
-	t.s.Counters.CellsForward.Add(1)
-	t.forward.arrived()
+	if t.forward.arrived() {
+		t.s.Counters.cells.Add(countEvery)
+	}
 	if !t.next.Send(f) {
 		t.end(cell.Gone)
 	}
 }
-func (t fromPrev) Credit(total uint64)     { t.backward.moved(0, total) }
-func (t fromPrev) Sent(total uint64)       { t.backward.moved(total, 0) }
-func (t fromPrev) Destroyed(r cell.Reason) { t.end(r) }
+func (t fromPrev) Credit(total uint64)   { t.backward.moved(0, total) }
+func (t fromPrev) Sent(total uint64)     { t.backward.moved(total, 0) }
+func (t fromPrev) Destroyed(cell.Reason) { t.end(cell.Gone) }
 
 // fromNext takes what comes from the last hop's side.
 type fromNext struct{ *transit }
 
 // Created runs on the reader, so that a cell right behind CREATED finds its way.
 func (t fromNext) Created(inner []byte) {
-	if !t.h.slot.become(fromPrev(t)) {
-		t.end(cell.Gone)
-		return
-	}
-	b := t.p.Created(inner)
-	if t.advance(standing) == building {
+	if before, p := t.advance(standing); before == building {
 		t.s.Counters.Created.Add(1)
-		t.prev.Created(b)
+		t.prev.Source(t.next.Link())
+		t.prev.Created(p.Created(inner))
 	}
 }
 func (t fromNext) Cell(f *cell.Frame) {
+	t.backward.crypt.Lock()
 	t.layer.Backward(f.Body())
-	t.s.Counters.CellsBackward.Add(1)
-	t.backward.arrived()
+	t.backward.crypt.Unlock()
+	if t.backward.arrived() {
+		t.s.Counters.cells.Add(countEvery)
+	}
 	if !t.prev.Send(f) {
 		t.end(cell.Gone)
 	}
 }
-func (t fromNext) Credit(total uint64)     { t.forward.moved(0, total) }
-func (t fromNext) Sent(total uint64)       { t.forward.moved(total, 0) }
-func (t fromNext) Destroyed(r cell.Reason) { t.end(cell.Unreachable) }
+func (t fromNext) Credit(total uint64)   { t.forward.moved(0, total) }
+func (t fromNext) Sent(total uint64)     { t.forward.moved(total, 0) }
+func (t fromNext) Destroyed(cell.Reason) { t.end(cell.Unreachable) }
 
 // extendTimeout bounds how long a circuit may take to stand behind this hop.
-const extendTimeout = 15 * time.Second
+const extendTimeout = 10 * time.Second
 
 // pass makes this server a hop on the circuit's way. Dialling and waiting for
 // the answer take no worker's time.
@@ -172,45 +192,74 @@ func (s *Server) pass(ctx context.Context, h handshake, p *onion.Peeled) {
 		addr, known = s.cfg.Next(p.Next)
 	}
 	if !known {
-		s.fail(h, p, cell.UnknownHop)
+		s.fail(h.c, p, cell.UnknownHop)
+		return
+	}
+	if !take(&h.from.extending, h.from.maxExtending) {
+		s.fail(h.c, p, cell.Busy)
 		return
 	}
 	layer, err := p.Accept(s.cfg.Suite)
 	if err != nil {
+		h.from.extending.Add(-1)
 		s.refuse(h, cell.Protocol)
 		return
 	}
+	ctx, built := context.WithTimeout(ctx, extendTimeout)
+	t := &transit{s: s, prev: h.c, layer: layer, peeled: p, built: built}
 	s.Counters.Circuits.Add(1)
-	t := &transit{s: s, h: h, p: p, layer: layer, prev: h.c, stood: make(chan struct{})}
-	s.wg.Go(func() { t.extend(ctx, addr) })
+	t.forward.from = h.c
+	room := t.forward.open(s.budget)
+	room = t.backward.open(s.budget) && room
+	switch {
+	case !room:
+		t.end(cell.Busy)
+	case !h.c.Handle(fromPrev{t}):
+		t.end(cell.Gone)
+	default:
+		next, create := p.Next, p.Create
+		p.Create = nil
+		s.wg.Go(func() {
+			defer h.from.extending.Add(-1)
+			t.extend(ctx, next, addr, create)
+		})
+		return
+	}
+	h.from.extending.Add(-1)
 }
 
-func (t *transit) extend(ctx context.Context, addr netip.AddrPort) {
-	ctx, cancel := context.WithTimeout(ctx, extendTimeout)
-	defer cancel()
-	l, err := t.s.cfg.Links.Get(ctx, t.p.Next, addr)
+// extend opens the circuit at the next hop, and returns when it stands or is
+// over, which ctx says.
+func (t *transit) extend(ctx context.Context, id onion.ID, addr netip.AddrPort, create []byte) {
+	if t.open(ctx, id, addr, create) {
+		<-ctx.Done()
+	}
+	t.mu.Lock()
+	late := t.state == building
+	t.mu.Unlock()
+	if late {
+		t.end(cell.Unreachable)
+	}
+}
+
+func (t *transit) open(ctx context.Context, id onion.ID, addr netip.AddrPort, create []byte) bool {
+	l, err := t.s.cfg.Links.Get(ctx, id, addr)
 	if err != nil {
-		t.end(cell.Unreachable)
-		return
+		return false
 	}
-	t.next, err = l.Open(fromNext{t}, t.prev.Link())
-	if err != nil {
-		t.end(cell.Unreachable)
-		return
+	next := l.NewCircuit(t.prev.Link())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.state != building {
+		return false
 	}
-	t.forward.init(t.prev, t.s.budget)
-	t.backward.init(t.next, t.s.budget)
-	t.next.Create(t.p.Create)
-	select {
-	case <-t.stood:
-	case <-ctx.Done():
-		t.end(cell.Unreachable)
-	}
+	t.next, t.backward.from = next, next
+	return next.Open(fromNext{t}, create) == nil
 }
 
 // fail answers CREATE in place of the hops behind this one.
-func (s *Server) fail(h handshake, p *onion.Peeled, r cell.Reason) {
+func (s *Server) fail(c *link.Circuit, p *onion.Peeled, r cell.Reason) {
 	s.Counters.Refused.Add(1)
-	h.c.Created(p.Fail(r))
-	h.c.Destroy(r)
+	c.Created(p.Fail(r))
+	c.Destroy(r)
 }

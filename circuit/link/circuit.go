@@ -1,45 +1,58 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"sync/atomic"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 )
 
-// Circuit is one circuit's end at one link.
+// The states of a circuit.
+const (
+	building uint32 = iota // CREATED has not come, or not been queued
+	standing
+	over
+)
+
+// maxQueued is how many cells of one circuit Room lets wait for the link's
+// writer: two writes and what is being written.
+const maxQueued = 48
+
+// Circuit is one circuit's end at one link. Its methods may be called from any
+// goroutine.
 type Circuit struct {
 	link    *Link
-	id      cell.ID
-	answers bool // the other side opened it
-	over    atomic.Bool
+	id      cell.ID // 0 until Open, on a circuit of this side's
+	answers bool    // the other side opened it
+	state   atomic.Uint32
 
-	handler Handler // set before the reader can see anything of c
+	handler Handler // guarded by link.mu until c stands, then fixed
 
-	received uint64        // owned by the reader
-	allowed  atomic.Uint64 // granted to the other side so far
+	received atomic.Uint64 // cells; only the reader writes it
+	allowed  atomic.Uint64 // granted to the other side so far; written under link.mu
 
 	// guarded by link.mu
 	open      []byte // CREATE or CREATED to send
+	opened    bool   // it has gone: DATA may follow
 	grant     uint64 // CREDIT to send, 0: none
 	dying     bool   // DESTROY to send
 	reason    cell.Reason
-	dead      bool // DESTROY was queued: what still comes is dropped
 	peerDead  bool // DESTROY came
-	wasOpened bool // CREATED came
 	signalled bool // in link.control
 	queued    uint64
 	sent      uint64
 	credit    uint64
 	slot      slot
+	source    any   // of a circuit that is not open yet
+	early     Queue // cells sent before CREATED has gone
 
 	touched bool   // owned by writeLoop, under link.mu
 	report  uint64 // owned by writeLoop
 }
 
-func newCircuit(l *Link, id cell.ID, source any) *Circuit {
+func newCircuit(l *Link, id cell.ID) *Circuit {
 	c := &Circuit{link: l, id: id, credit: Floor}
-	c.slot.source = source
 	c.slot.circuit = c
 	c.allowed.Store(Floor)
 	return c
@@ -48,19 +61,66 @@ func newCircuit(l *Link, id cell.ID, source any) *Circuit {
 // Link returns the link that c is on.
 func (c *Circuit) Link() *Link { return c.link }
 
-// SetHandler says who owns c: once, in accept, before it returns.
-func (c *Circuit) SetHandler(h Handler) { c.handler = h }
+// NewCircuit returns a circuit of this side's that is not open yet. Source says
+// what source is.
+func (l *Link) NewCircuit(source any) *Circuit {
+	c := newCircuit(l, 0)
+	c.source = source
+	return c
+}
 
-// Create sends the CREATE of a circuit that Open made. The link keeps body.
-func (c *Circuit) Create(body []byte) { c.start(body) }
+// Open sends the CREATE of a circuit that NewCircuit made; h owns it from here
+// on, and the link keeps create. After an error h hears nothing.
+func (c *Circuit) Open(h Handler, create []byte) error {
+	l := c.link
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.err != nil || l.circuits == nil || c.state.Load() == over:
+		return ErrClosed
+	case l.crowded() || len(l.circuits) >= maxCircuits:
+		return fmt.Errorf("link: %d circuits are open, at most %d", len(l.circuits), maxCircuits)
+	case l.nextID > 1<<32-4:
+		return errors.New("link: circuit ids are used up")
+	}
+	c.id, c.handler, c.open = l.nextID, h, create
+	l.nextID += 2 // under the lock that orders control frames: ids go out ascending
+	l.circuits[c.id] = c
+	l.sched.join(&c.slot, c.source)
+	l.signal(c)
+	return nil
+}
 
-// Created answers the CREATE that opened c. The link keeps body.
-func (c *Circuit) Created(body []byte) { c.start(body) }
-
-func (c *Circuit) start(body []byte) {
+// Handle says who owns a circuit that the other side opened, once and before
+// Created. It reports false when the circuit is over: h hears nothing then.
+func (c *Circuit) Handle(h Handler) bool {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
-	if !c.dead {
+	if c.state.Load() == over {
+		return false
+	}
+	c.handler = h
+	return true
+}
+
+// Source says which neighbour's cells are sent on c: circuits of one source
+// share its turns. Nil is a source too. It must not be called once c carries
+// cells.
+func (c *Circuit) Source(key any) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if c.state.Load() != over && c.slot.cells.Len() == 0 {
+		c.link.sched.leave(&c.slot)
+		c.link.sched.join(&c.slot, key)
+	}
+}
+
+// Created answers the CREATE that opened c, which stands from then on. The
+// link keeps body. A failure is answered by Created, too, and then Destroy.
+func (c *Circuit) Created(body []byte) {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	if c.state.CompareAndSwap(building, standing) {
 		c.open = body
 		c.link.signal(c)
 	}
@@ -72,26 +132,34 @@ func (c *Circuit) Send(f *cell.Frame) bool {
 	cell.Header{Circuit: c.id, Command: cell.Data}.Put(f[:])
 	l := c.link
 	l.mu.Lock()
-	if c.dead || l.err != nil || c.queued >= c.credit {
+	if c.state.Load() == over || l.err != nil || c.queued >= c.credit {
 		l.mu.Unlock()
 		f.Free()
 		return false
 	}
 	c.queued++
+	if !c.opened {
+		c.early.Push(f)
+		l.mu.Unlock()
+		return true
+	}
 	l.sched.push(&c.slot, f)
 	l.mu.Unlock()
 	l.wake.Signal()
 	return true
 }
 
-// Room returns how many more cells may be sent now.
-func (c *Circuit) Room() uint64 {
+// Room returns how many more cells whoever makes them may send now: what the
+// other side allows, and not more than the link's writer is about to need.
+// Handler.Sent and Handler.Credit say that it has grown. Whoever only passes
+// cells on is bounded by his own Window, and asks Send.
+func (c *Circuit) Room() int {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
-	if c.dead {
+	if c.state.Load() == over {
 		return 0
 	}
-	return c.credit - c.queued
+	return int(min(c.credit-c.queued, maxQueued-min(c.queued-c.sent, maxQueued)))
 }
 
 // Grant allows the other side total cells in all. A smaller total than before
@@ -99,7 +167,7 @@ func (c *Circuit) Room() uint64 {
 func (c *Circuit) Grant(total uint64) {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
-	if c.dead || total <= c.allowed.Load() {
+	if c.state.Load() == over || total <= c.allowed.Load() {
 		return
 	}
 	c.allowed.Store(total)
@@ -108,22 +176,35 @@ func (c *Circuit) Grant(total uint64) {
 }
 
 // Destroy ends c on this side and tells the neighbour why. The handler hears
-// nothing more of it. What is queued is dropped.
+// nothing more of it but what was under way. What is queued is dropped.
 func (c *Circuit) Destroy(r cell.Reason) {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
 	c.destroy(r)
 }
 
-// destroy is Destroy for a caller that holds link.mu.
-func (c *Circuit) destroy(r cell.Reason) {
-	if c.dead {
-		return
+// destroy is Destroy for a caller that holds link.mu. It reports whether c was alive.
+func (c *Circuit) destroy(r cell.Reason) bool {
+	if c.state.Swap(over) == over {
+		return false
 	}
-	c.over.Store(true)
-	c.dead, c.dying, c.reason, c.grant = true, true, r, 0
-	c.link.sched.drop(&c.slot)
-	c.link.signal(c)
+	c.release()
+	switch {
+	case c.id == 0: // never opened
+	case !c.answers && !c.opened: // its CREATE need not go either
+		c.open = nil
+		c.link.forget(c)
+	default:
+		c.dying, c.reason, c.grant = true, r, 0
+		c.link.signal(c)
+	}
+	return true
+}
+
+// release gives back what a circuit that is over holds. Caller holds link.mu.
+func (c *Circuit) release() {
+	c.link.sched.leave(&c.slot)
+	c.early.Clear()
 }
 
 // appendControl appends the frames that c wants sent. Caller holds link.mu.
@@ -135,7 +216,10 @@ func (c *Circuit) appendControl(b []byte) []byte {
 			command = cell.Created
 		}
 		b = cell.AppendFrame(b, cell.Header{Circuit: c.id, Command: command}, c.open)
-		c.open = nil
+		c.open, c.opened = nil, true
+		for f := c.early.Pop(); f != nil; f = c.early.Pop() {
+			c.link.sched.push(&c.slot, f)
+		}
 	}
 	if c.grant != 0 {
 		b = cell.AppendCredit(b, c.id, c.grant)
@@ -144,112 +228,88 @@ func (c *Circuit) appendControl(b []byte) []byte {
 	if c.dying {
 		c.dying = false
 		b = cell.AppendDestroy(b, c.id, c.reason)
-		if c.peerDead {
-			c.link.forget(c)
-		}
+		c.link.bury(c)
 	}
 	return b
 }
 
-// forget drops the id of a circuit that both sides have ended. Caller holds mu.
-func (l *Link) forget(c *Circuit) {
-	delete(l.circuits, c.id)
-	if len(l.circuits) == 0 {
-		l.idleFrom = now()
-	}
-}
-
-// receive takes a cell on the reader.
+// receive takes a cell on the reader. An error closes the link.
 func (c *Circuit) receive(f *cell.Frame) error {
-	c.received++
-	if c.received > c.allowed.Load() {
+	n := c.received.Load() + 1
+	c.received.Store(n)
+	state := c.state.Load()
+	switch {
+	case n > c.allowed.Load():
 		f.Free()
-		if c.over.Load() {
+		if state == over {
 			return fmt.Errorf("link: circuit %d, already destroyed, sends more than it may", c.id)
 		}
 		c.abort(cell.Overrun)
-		return nil
-	}
-	if c.over.Load() {
+	case state == building:
 		f.Free()
-		return nil
+		c.abort(cell.Protocol)
+	case state == over:
+		f.Free()
+	default:
+		c.handler.Cell(f)
 	}
-	c.handler.Cell(f)
 	return nil
 }
 
 // abort ends c for what the neighbour did, and tells the handler.
 func (c *Circuit) abort(r cell.Reason) {
 	c.link.mu.Lock()
-	was := c.dead
-	c.destroy(r)
+	was, h := c.destroy(r), c.handler
 	c.link.mu.Unlock()
-	if !was {
-		c.handler.Destroyed(r)
+	if was && h != nil {
+		h.Destroyed(r)
 	}
 }
 
-func (c *Circuit) created(b []byte) error {
-	c.link.mu.Lock()
-	bad := c.answers || c.wasOpened
-	c.wasOpened = true
-	dead := c.dead
-	c.link.mu.Unlock()
-	switch {
-	case dead:
-	case bad:
+// created takes CREATED on the reader.
+func (c *Circuit) created(b []byte) {
+	if c.answers || !c.state.CompareAndSwap(building, standing) {
 		c.abort(cell.Protocol)
-	default:
-		c.handler.Created(b)
+		return
 	}
-	return nil
+	c.handler.Created(b)
 }
 
-func (c *Circuit) credited(total uint64) error {
+// credited takes CREDIT on the reader.
+func (c *Circuit) credited(total uint64) {
 	c.link.mu.Lock()
-	bad := total < c.credit
-	if !bad {
+	good := c.state.Load() == standing && total > c.credit
+	if good {
 		c.credit = total
 	}
-	dead := c.dead
 	c.link.mu.Unlock()
-	switch {
-	case dead:
-	case bad:
-		c.abort(cell.Protocol)
-	default:
+	if good {
 		c.handler.Credit(total)
+	} else {
+		c.abort(cell.Protocol)
 	}
-	return nil
 }
 
-// destroyed takes the neighbour's DESTROY, and answers it when this side has not sent one.
+// destroyed takes the neighbour's DESTROY, which is answered when this side
+// has not sent one.
 func (c *Circuit) destroyed(r cell.Reason) {
 	c.link.mu.Lock()
-	was := c.dead
 	c.peerDead = true
-	if was {
-		if !c.dying {
-			c.link.forget(c)
-		}
-	} else {
-		c.destroy(cell.OK)
-	}
+	was, h := c.destroy(cell.OK), c.handler
 	c.link.mu.Unlock()
-	if !was {
-		c.handler.Destroyed(r)
+	if was && h != nil {
+		h.Destroyed(r)
 	}
 }
 
 // end tells the handler that the link died under c.
 func (c *Circuit) end(r cell.Reason) {
 	c.link.mu.Lock()
-	was := c.dead
-	c.dead = true
-	c.link.sched.drop(&c.slot)
+	was := c.state.Swap(over) != over
+	h := c.handler
+	c.release()
 	c.link.mu.Unlock()
-	c.over.Store(true)
-	if !was && c.handler != nil {
-		c.handler.Destroyed(r)
+	if was && h != nil {
+		h.Destroyed(r)
 	}
 }

@@ -27,23 +27,38 @@ type Pool struct {
 	// Idle is how long a link without circuits is kept; 0 means 5 minutes.
 	Idle time.Duration
 
-	mu    sync.Mutex
-	ctx   context.Context // guarded by mu: Run's
-	links map[onion.ID]*pooled
-	wg    sync.WaitGroup
+	once  sync.Once
+	begun chan struct{} // closed when Run has begun; begin makes it
+
+	mu     sync.Mutex
+	ctx    context.Context // guarded by mu: Run's
+	closed bool            // guarded by mu: Run waits for what there is
+	links  map[onion.ID]*pooled
+	wg     sync.WaitGroup
 }
+
+// failureHold is for how long all who want a link learn how the last attempt
+// failed: others can have many circuits extended to a neighbour that is down.
+const failureHold = time.Second
 
 type pooled struct {
 	ready chan struct{} // closed when link or err is set
 	link  *Link
 	err   error
+	until time.Time // of err; guarded by Pool.mu
 }
 
-// Run closes idle links until ctx ends, then all of them.
+func (p *Pool) begin() chan struct{} {
+	p.once.Do(func() { p.begun = make(chan struct{}) })
+	return p.begun
+}
+
+// Run closes idle links until ctx ends, then all of them. It is called once.
 func (p *Pool) Run(ctx context.Context) {
 	p.mu.Lock()
 	p.ctx = ctx
 	p.mu.Unlock()
+	close(p.begin())
 	idle := p.Idle
 	if idle == 0 {
 		idle = 5 * time.Minute
@@ -53,6 +68,9 @@ func (p *Pool) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
+			p.mu.Lock()
+			p.closed = true
+			p.mu.Unlock()
 			p.wg.Wait()
 			return
 		case <-tick.C:
@@ -79,22 +97,20 @@ func (p *Pool) Links() []*Link {
 }
 
 // Get returns the link to id, dialling addr when there is none. Many callers
-// share one attempt.
+// share one attempt, and for a second its failure. It waits for Run to begin.
 func (p *Pool) Get(ctx context.Context, id onion.ID, addr netip.AddrPort) (*Link, error) {
+	select {
+	case <-p.begin():
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	p.mu.Lock()
-	if p.ctx == nil || p.ctx.Err() != nil {
+	if p.closed || p.ctx.Err() != nil {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
 	e := p.links[id]
-	if e != nil && e.link != nil {
-		select {
-		case <-e.link.Done():
-			e = nil
-		default:
-		}
-	}
-	if e == nil {
+	if e == nil || e.stale() {
 		e = &pooled{ready: make(chan struct{})}
 		if p.links == nil {
 			p.links = make(map[onion.ID]*pooled)
@@ -111,19 +127,37 @@ func (p *Pool) Get(ctx context.Context, id onion.ID, addr netip.AddrPort) (*Link
 	}
 }
 
+// stale reports whether e is no use any more. Caller holds Pool.mu.
+func (e *pooled) stale() bool {
+	switch {
+	case e.link != nil:
+		select {
+		case <-e.link.Done():
+			return true
+		default:
+			return false
+		}
+	case e.err != nil:
+		return time.Now().After(e.until)
+	}
+	return false
+}
+
 // dial makes the link for e and carries it until it dies.
 func (p *Pool) dial(ctx context.Context, e *pooled, id onion.ID, addr netip.AddrPort) {
 	l, err := p.connect(ctx, id, addr)
 	p.mu.Lock()
-	if e.link, e.err = l, err; err != nil {
-		delete(p.links, id)
-	}
+	e.link, e.err, e.until = l, err, time.Now().Add(failureHold)
 	p.mu.Unlock()
 	close(e.ready)
-	if err != nil {
-		return
+	if err == nil {
+		l.Run(ctx, nil)
+	} else {
+		select {
+		case <-time.After(failureHold):
+		case <-ctx.Done():
+		}
 	}
-	l.Run(ctx, nil)
 	p.mu.Lock()
 	if p.links[id] == e {
 		delete(p.links, id)

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"bufio"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -37,7 +36,7 @@ func Certificate(key ed25519.PrivateKey) (tls.Certificate, error) {
 // config is what both ends share: TLS 1.3 alone, the standard library's hybrid
 // key exchange, no tickets and so no early data.
 func config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
+	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true}
 }
 
 // identity returns the Ed25519 key of the other side's certificate.
@@ -149,39 +148,4 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 	l := newLink(c, w, id, dialled)
 	l.hello = hello
 	return l, nil
-}
-
-// wire sits under the TLS record layer: it reads big and, while held, gathers
-// records so that a batch of cells is one write to the socket.
-type wire struct {
-	net.Conn
-	r    *bufio.Reader
-	held bool
-	out  []byte
-}
-
-func newWire(c net.Conn) *wire {
-	return &wire{Conn: c, r: bufio.NewReaderSize(c, readSize)}
-}
-
-func (w *wire) Read(b []byte) (int, error) { return w.r.Read(b) }
-
-func (w *wire) Write(b []byte) (int, error) {
-	if w.held {
-		w.out = append(w.out, b...)
-		return len(b), nil
-	}
-	return w.Conn.Write(b)
-}
-
-// batch writes b through c as one write to the socket.
-func (w *wire) batch(c *tls.Conn, b []byte) error {
-	w.held, w.out = true, w.out[:0]
-	_, err := c.Write(b)
-	w.held = false
-	if err != nil {
-		return err
-	}
-	_, err = w.Conn.Write(w.out)
-	return err
 }

@@ -21,7 +21,7 @@ func (d *direct) Control(seal func([]byte) []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	f := testFrames.Get().(*testFrame)
-	return d.to.Receive(seal(f.buf[:0]), f.release)
+	return d.to.Receive(seal(f.buf[:0]), f)
 }
 
 func (d *direct) Close(cell.Reason) {}

@@ -33,7 +33,7 @@ func (c *Conn) Close() error {
 	c.closed = true
 	c.read.pass()
 	c.read.stop()
-	var unread []func()
+	var unread []Owned
 	for !c.queue.empty() {
 		unread = append(unread, c.queue.pop())
 	}
@@ -53,8 +53,8 @@ func (c *Conn) Close() error {
 	c.write.stop()
 	c.settle()
 	c.mu.Unlock()
-	for _, release := range unread {
-		release()
+	for _, record := range unread {
+		record.Free()
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func TestConfirmsNobodyByABadRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Receive(make([]byte, ControlSize), func() {}); !errors.Is(err, ErrReset) {
+	if err := b.Receive(make([]byte, ControlSize), freed(func() {})); !errors.Is(err, ErrReset) {
 		t.Errorf("Receive of zeros: %v, want a reset", err)
 	}
 	if isClosed(b.Confirmed()) {
@@ -602,7 +602,7 @@ func TestADroppedOrRepeatedRecordResets(t *testing.T) {
 			}
 			order := map[string][]int{"dropped": {0, 2}, "repeated": {0, 0}, "swapped": {1}}[name]
 			for i, k := range order {
-				err := b.Receive(slices.Clone(records[k]), func() {})
+				err := b.Receive(slices.Clone(records[k]), freed(func() {}))
 				if last := i == len(order)-1; errors.Is(err, ErrReset) != last {
 					t.Errorf("record %d: %v", i, err)
 				}
@@ -657,7 +657,7 @@ func TestRecordsThatBreakTheRulesReset(t *testing.T) {
 				for i, plain := range plains {
 					out.seal(plain)
 					kept++
-					err := b.Receive(plain[:len(plain)+cell.TagSize], func() { kept-- })
+					err := b.Receive(plain[:len(plain)+cell.TagSize], freed(func() { kept-- }))
 					if last := i == len(plains)-1; errors.Is(err, ErrReset) != last {
 						t.Errorf("record %d: %v", i, err)
 					}
@@ -666,7 +666,7 @@ func TestRecordsThatBreakTheRulesReset(t *testing.T) {
 				if len(w.reasons()) != 1 {
 					t.Errorf("the circuit was told %v", w.reasons())
 				}
-				if err := b.Receive(make([]byte, DataSize), func() {}); !errors.Is(err, ErrReset) {
+				if err := b.Receive(make([]byte, DataSize), freed(func() {})); !errors.Is(err, ErrReset) {
 					t.Errorf("Receive after the reset: %v", err)
 				}
 				b.Close()
@@ -695,7 +695,7 @@ func TestManySmallRecordsCostNoMoreThanTheWindow(t *testing.T) {
 		putData(plain, data)
 		out.seal(plain)
 		kept++
-		if err := b.Receive(all, func() { kept-- }); err != nil {
+		if err := b.Receive(all, freed(func() { kept-- })); err != nil {
 			t.Fatal(err)
 		}
 		most = max(most, kept)

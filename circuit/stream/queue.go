@@ -10,8 +10,8 @@ type queue struct {
 // chunk is the unread data of one record. Its capacity goes to the end of the
 // record's room for data.
 type chunk struct {
-	data    []byte
-	release func() // gives the record back
+	data   []byte
+	record Owned
 }
 
 // keepRing is the longest ring, in chunks, that an empty queue keeps.
@@ -23,7 +23,7 @@ func (q *queue) empty() bool { return q.count == 0 }
 // Small data is copied behind the last chunk instead, so that a far side that
 // sends a byte per record doesn't make each of them cost a record's memory:
 // two neighbours in the queue always hold more than MaxData together.
-func (q *queue) push(data []byte, release func()) (kept bool) {
+func (q *queue) push(data []byte, record Owned) (kept bool) {
 	if q.count > 0 {
 		last := q.at(q.count - 1)
 		if len(data) <= cap(last.data)-len(last.data) {
@@ -34,14 +34,14 @@ func (q *queue) push(data []byte, release func()) (kept bool) {
 	if q.count == len(q.ring) {
 		q.grow()
 	}
-	*q.at(q.count) = chunk{data, release}
+	*q.at(q.count) = chunk{data, record}
 	q.count++
 	return true
 }
 
 // read copies to p from the first chunk. When that is read to its end it is
-// dropped, and its release is returned for the caller to call.
-func (q *queue) read(p []byte) (n int, release func()) {
+// dropped, and its record is returned for the caller to free.
+func (q *queue) read(p []byte) (n int, done Owned) {
 	c := q.at(0)
 	n = copy(p, c.data)
 	if n < len(c.data) {
@@ -51,17 +51,17 @@ func (q *queue) read(p []byte) (n int, release func()) {
 	return n, q.pop()
 }
 
-// pop drops the first chunk and returns its release.
-func (q *queue) pop() func() {
+// pop drops the first chunk and returns its record.
+func (q *queue) pop() Owned {
 	c := q.at(0)
-	release := c.release
+	record := c.record
 	*c = chunk{}
 	q.first = (q.first + 1) & (len(q.ring) - 1)
 	q.count--
 	if q.count == 0 && len(q.ring) > keepRing {
 		q.ring, q.first = nil, 0
 	}
-	return release
+	return record
 }
 
 func (q *queue) at(i int) *chunk { return &q.ring[(q.first+i)&(len(q.ring)-1)] }

@@ -12,7 +12,7 @@ const maxRead = 16
 
 // Read waits for data, and takes what there is up to the length of p.
 func (c *Conn) Read(p []byte) (int, error) {
-	var done [maxRead]func()
+	var done [maxRead]Owned
 	c.mu.Lock()
 	if err := c.waitData(len(p) > 0); err != nil || len(p) == 0 {
 		c.mu.Unlock()
@@ -20,18 +20,18 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, spent := 0, 0
 	for n < len(p) && spent < maxRead && !c.queue.empty() {
-		k, release := c.queue.read(p[n:])
+		k, record := c.queue.read(p[n:])
 		n += k
-		if release != nil {
-			done[spent] = release
+		if record != nil {
+			done[spent] = record
 			spent++
 		}
 	}
 	tell := !c.finIn && !c.over && c.window.drain(n, time.Now, c.budget)
 	c.settle()
 	c.mu.Unlock()
-	for _, release := range done[:spent] {
-		release()
+	for _, record := range done[:spent] {
+		record.Free()
 	}
 	if tell {
 		c.tellWindow()

@@ -9,22 +9,25 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/cell"
 )
 
-// Receive takes a record that arrived, in the order of sending. It opens it in
-// place, and the Conn owns it until it has called release, which may be before
-// Receive returns. It never waits for a reader or a writer. An error means
+// Owned is memory that somebody gives back with Free, once.
+type Owned interface{ Free() }
+
+// Receive takes a record that arrived, in the order of sending, and lies in
+// frame. It opens it in place, and the Conn owns frame until it has freed it,
+// which may be before Receive returns. It never waits for a reader or a writer. An error means
 // that the stream broke, now or before; a record behind both FINs is dropped.
-func (c *Conn) Receive(sealed []byte, release func()) error {
+func (c *Conn) Receive(sealed []byte, frame Owned) error {
 	c.opening.Lock()
 	defer c.opening.Unlock()
-	kept, err := c.receive(sealed, release)
+	kept, err := c.receive(sealed, frame)
 	if !kept {
-		release()
+		frame.Free()
 	}
 	return err
 }
 
 // receive reports whether the record is kept. opening is held.
-func (c *Conn) receive(sealed []byte, release func()) (kept bool, err error) {
+func (c *Conn) receive(sealed []byte, frame Owned) (kept bool, err error) {
 	if c.in.aead == nil {
 		return false, c.broken()
 	}
@@ -47,7 +50,7 @@ func (c *Conn) receive(sealed []byte, release func()) (kept bool, err error) {
 	}
 	switch r.kind {
 	case typeData:
-		return c.takeData(r.data, release)
+		return c.takeData(r.data, frame)
 	case typeWindow:
 		return false, c.takeWindow(r.offset)
 	case typeFin:
@@ -58,7 +61,7 @@ func (c *Conn) receive(sealed []byte, release func()) (kept bool, err error) {
 }
 
 // takeData puts data in the queue. mu is held.
-func (c *Conn) takeData(data []byte, release func()) (kept bool, err error) {
+func (c *Conn) takeData(data []byte, frame Owned) (kept bool, err error) {
 	switch {
 	case c.finIn:
 		return false, c.reset(cell.Protocol, errors.New("stream: DATA behind FIN"))
@@ -70,7 +73,7 @@ func (c *Conn) takeData(data []byte, release func()) (kept bool, err error) {
 	if !c.window.stalled.IsZero() {
 		c.window.resume(time.Now())
 	}
-	kept = c.queue.push(data, release)
+	kept = c.queue.push(data, frame)
 	c.read.waits.Broadcast()
 	return kept, nil
 }

@@ -103,7 +103,7 @@ func FuzzReceive(f *testing.F) {
 			want, parseErr := parseRecord(bytes.Clone(plain))
 			out.seal(plain)
 			held++
-			err := c.Receive(all, func() { held-- })
+			err := c.Receive(all, freed(func() { held-- }))
 			if parseErr != nil && err == nil {
 				t.Errorf("received what can't be parsed: %v", parseErr)
 			}
@@ -111,7 +111,7 @@ func FuzzReceive(f *testing.F) {
 				t.Error("went on after RESET")
 			}
 		}
-		c.Receive(first, func() {})
+		c.Receive(first, freed(func() {}))
 		c.Close()
 		if held != 0 {
 			t.Errorf("%d records never given back", held)
@@ -136,7 +136,7 @@ func FuzzReceiveSealed(f *testing.F) {
 			t.Fatal(err)
 		}
 		held := true
-		if err := c.Receive(sealed, func() { held = false }); err == nil || held {
+		if err := c.Receive(sealed, freed(func() { held = false })); err == nil || held {
 			t.Errorf("Receive: %v, held: %v", err, held)
 		}
 		if isClosed(c.Confirmed()) {

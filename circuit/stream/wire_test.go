@@ -48,21 +48,17 @@ type item struct {
 	to     *Conn // nil: the wire's own
 }
 
-// testFrame is a pooled record, with its release made once.
-type testFrame struct {
-	buf     [MaxRecord]byte
-	release func()
-}
+// freed is told when the record it stands for is given back.
+type freed func()
 
-var testFrames sync.Pool
+func (f freed) Free() { f() }
 
-func init() {
-	testFrames.New = func() any {
-		f := new(testFrame)
-		f.release = func() { testFrames.Put(f) }
-		return f
-	}
-}
+// testFrame is a pooled record.
+type testFrame struct{ buf [MaxRecord]byte }
+
+func (f *testFrame) Free() { testFrames.Put(f) }
+
+var testFrames = sync.Pool{New: func() any { return new(testFrame) }}
 
 func newWire(s shape) *wire {
 	if s.slots == 0 {
@@ -173,13 +169,13 @@ func (w *wire) deliver(it item) {
 		w.to.Fail(errClosedByPeer)
 		return
 	case dropped:
-		it.f.release()
+		it.f.Free()
 	default:
 		to := it.to
 		if to == nil {
 			to = w.to
 		}
-		to.Receive(it.f.buf[:it.n], it.f.release)
+		to.Receive(it.f.buf[:it.n], it.f)
 	}
 	if it.n == DataSize {
 		<-w.slots

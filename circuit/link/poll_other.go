@@ -1,0 +1,12 @@
+//go:build !unix
+
+package link
+
+import "net"
+
+// poller reads from a connection into a buffer of the pool.
+type poller struct{ conn net.Conn }
+
+func (p *poller) init(c net.Conn) { p.conn = c }
+
+func (p *poller) read(to **[readSize]byte) (int, error) { return readInto(p.conn, to) }
