@@ -127,7 +127,7 @@ func (x *splice) close() {
 
 // run moves one direction to its end. told: dst has got src's handshake already.
 func (x *splice) run(dst, src net.Conn, s *Scrubber, told bool) {
-	from := &source{Conn: src, ended: &x.ended}
+	from := &source{Conn: src, dst: dst, ended: &x.ended}
 	err := x.greet(dst, from, s, told)
 	if err == nil {
 		_, err = Copy(dst, from, s)
@@ -139,9 +139,9 @@ func (x *splice) run(dst, src net.Conn, s *Scrubber, told bool) {
 		x.fail(err)
 		return
 	}
-	// The other direction reads from dst.
+	// The other direction may be in the middle of a read or a write.
 	x.ended.Store(true)
-	dst.SetReadDeadline(time.Now().Add(lingerTimeout))
+	(&source{Conn: dst, dst: src, ended: &x.ended}).linger()
 }
 
 // fail ends both directions. What breaks after one of them has ended well is
@@ -186,10 +186,11 @@ func isTimeout(err error) bool {
 	return errors.As(err, &ne) && ne.Timeout()
 }
 
-// source is a conn whose reads have a deadline each once the other direction
-// has ended.
+// source is the conn that one direction reads from. Once the other direction
+// has ended, each of its reads has a deadline, and so has what dst does with it.
 type source struct {
 	net.Conn
+	dst   net.Conn
 	ended *atomic.Bool
 }
 
@@ -201,6 +202,8 @@ func (s *source) Read(b []byte) (int, error) {
 
 func (s *source) linger() {
 	if s.ended.Load() {
-		s.SetReadDeadline(time.Now().Add(lingerTimeout))
+		at := time.Now().Add(lingerTimeout)
+		s.SetReadDeadline(at)
+		s.dst.SetWriteDeadline(at)
 	}
 }

@@ -29,6 +29,8 @@ func (h *half) Write(b []byte) (int, error) { return h.out.Write(b) }
 func (h *half) CloseWrite() error           { return h.out.Close() }
 func (h *half) Close() error                { h.Conn.Close(); return h.out.Close() }
 
+func (h *half) SetWriteDeadline(t time.Time) error { return h.out.SetWriteDeadline(t) }
+
 // both runs two sidecars between two clients: a dials, b is dialled.
 func both(ctx context.Context, a, b net.Conn, errs *[2]error) (wait func()) {
 	streamA, streamB := duplex()
@@ -184,6 +186,29 @@ func TestSpliceDoesNotLingerForAnIdleHalf(t *testing.T) {
 		start := time.Now()
 		err := Splice(t.Context(), ours, stream, testConfig)
 		if want := time.Hour + 10*(lingerTimeout-time.Second) + lingerTimeout; err != nil || time.Since(start) != want {
+			t.Errorf("Splice = %v after %v, want %v", err, time.Since(start), want)
+		}
+	})
+}
+
+func TestSpliceDoesNotLingerForAClientThatReadsNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, ours := duplex()
+		far, stream := duplex()
+		go func() {
+			client.Write(plainHello())
+			io.ReadFull(client, make([]byte, helloSize))
+			time.Sleep(time.Hour)
+			client.CloseWrite()
+		}()
+		go io.Copy(io.Discard, far)
+		go func() {
+			far.Write(plainHello())
+			far.Write(pieces(20))
+		}()
+		start := time.Now()
+		err := Splice(t.Context(), ours, stream, testConfig)
+		if want := time.Hour + lingerTimeout; err != nil || time.Since(start) != want {
 			t.Errorf("Splice = %v after %v, want %v", err, time.Since(start), want)
 		}
 	})
