@@ -22,8 +22,8 @@ type line struct {
 	wait    time.Duration     // for another one to come by swap, then
 	onHeard func()            // called once
 
-	moving sync.Mutex // held by who looks for another stream
-	wmu    sync.Mutex // held while the stream is written to
+	moving chan struct{} // taken by who looks for another stream; there is one
+	wmu    sync.Mutex    // held while the stream is written to
 
 	mu      sync.Mutex
 	cur     swarm.Conn
@@ -32,12 +32,13 @@ type line struct {
 	heard   bool          // something was read
 	ended   bool          // nothing more will be written
 	closed  bool          // by Close
+	lost    bool          // no other stream was found in time
 	changed chan struct{} // closed when one of the above changes
 	rd, wd  time.Time     // deadlines
 }
 
 func newLine(s swarm.Conn) *line {
-	return &line{cur: s, changed: make(chan struct{})}
+	return &line{cur: s, changed: make(chan struct{}), moving: make(chan struct{}, 1)}
 }
 
 // change wakes who waits. l.mu is held.
@@ -50,7 +51,7 @@ func (l *line) change() {
 // that was said.
 func (l *line) swap(s swarm.Conn) bool {
 	l.mu.Lock()
-	if l.heard || l.closed {
+	if l.heard || l.closed || l.lost {
 		l.mu.Unlock()
 		return false
 	}
@@ -86,8 +87,8 @@ func (l *line) flush() {
 
 // move finds a stream in place of s, which has failed without an answer.
 func (l *line) move(s swarm.Conn) bool {
-	l.moving.Lock()
-	defer l.moving.Unlock()
+	l.moving <- struct{}{}
+	defer func() { <-l.moving }()
 	if l.moved(s) {
 		return true
 	}
@@ -103,7 +104,7 @@ func (l *line) move(s swarm.Conn) bool {
 	defer t.Stop()
 	for {
 		l.mu.Lock()
-		changed, over := l.changed, l.heard || l.closed || l.cur != s
+		changed, over := l.changed, l.heard || l.closed || l.lost || l.cur != s
 		l.mu.Unlock()
 		if over {
 			return l.moved(s)
@@ -111,7 +112,9 @@ func (l *line) move(s swarm.Conn) bool {
 		select {
 		case <-changed:
 		case <-t.C:
-			return l.moved(s)
+			l.mu.Lock()
+			l.lost = l.cur == s
+			l.mu.Unlock()
 		}
 	}
 }

@@ -96,8 +96,7 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 		a.owner = ownerOf(conn)
 	}
 	if port != 0 { // the client says where it will send from
-		a.addr = netip.AddrPortFrom(a.remote, uint16(port))
-		close(a.heard)
+		a.guess(netip.AddrPortFrom(a.remote, uint16(port)))
 	}
 	if a.sock, err = utp.NewSocketFromPacketConn((*virtual)(a)); err != nil {
 		udp.Close()
@@ -147,7 +146,8 @@ func (a *Association) Addr() netip.AddrPort {
 	return a.addr
 }
 
-// Known says if the client's own UDP address is known: only then can Dial work.
+// Known says if the client's own UDP address is known, or guessed from its last
+// association: only then can Dial work.
 func (a *Association) Known() bool {
 	select {
 	case <-a.heard:
@@ -391,15 +391,27 @@ func (a *Association) receive(src netip.AddrPort, b []byte) (packet, bool) {
 // from says if src is the client, which the first packet decides.
 func (a *Association) from(src netip.AddrPort) bool {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	if a.locked {
+		defer a.mu.Unlock()
 		return a.addr == src
 	}
 	if !a.addr.IsValid() {
 		close(a.heard)
 	}
 	a.addr, a.locked = src, true
+	a.mu.Unlock()
+	a.server.learned(a.client, src)
 	return true
+}
+
+// guess takes to for the client's address until its first packet tells.
+func (a *Association) guess(to netip.AddrPort) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.addr.IsValid() && to.Addr() == a.remote && to.Port() != 0 {
+		a.addr = to
+		close(a.heard)
+	}
 }
 
 // receiveUTP decides about a µTP packet to a stand-in.

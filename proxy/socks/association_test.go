@@ -129,7 +129,7 @@ func TestBeaconTellsTheAddress(t *testing.T) {
 }
 
 // TestSixtyPeersComeInByUTP: each from its stand-in, all at once, each with
-// 256 KiB there and back. Nothing holds the µTP package back but our windows:
+// 128 KiB there and back. Nothing holds the µTP package back but our windows:
 // without them the sockets' buffers overflow and the transfers stall.
 func TestSixtyPeersComeInByUTP(t *testing.T) {
 	s := start(t, Config{})
@@ -142,7 +142,7 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 				return
 			}
 			go func() {
-				io.Copy(c, io.LimitReader(c, 256<<10))
+				io.Copy(c, io.LimitReader(c, 128<<10))
 				io.Copy(io.Discard, c)
 				c.Close()
 			}()
@@ -150,7 +150,7 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 	}()
 	a.packet(t, "tracker.invalid", 1, nil) // the client's first packet
 	assoc := s.Association("client 1")
-	want := make([]byte, 256<<10)
+	want := make([]byte, 128<<10)
 	rand.NewChaCha8([32]byte{}).Read(want)
 	backlog := make(chan struct{}, 30) // the client's, which is the same package, holds 50
 	var dialled, wg sync.WaitGroup
@@ -309,4 +309,29 @@ func FuzzUTP(f *testing.F) {
 		live.SetWriteDeadline(time.Now().Add(time.Millisecond))
 		live.Write(b)
 	})
+}
+
+// TestSilentClientIsLookedForWhereItWas: after a restart of either side.
+func TestSilentClientIsLookedForWhereItWas(t *testing.T) {
+	s := start(t, Config{})
+	a := associate(t, s, "alice")
+	a.packet(t, "tracker.invalid", 1, nil)
+	until(t, s.Association("user alice").Known, func() string { return "the address is not known" })
+	at := s.Addresses()["user alice"]
+	if at.String() != a.LocalAddr().String() {
+		t.Errorf("remembered %v, want %v", at, a.LocalAddr())
+	}
+	for _, s := range []*sidecar{s, start(t, Config{Addresses: s.Addresses()})} {
+		associate(t, s, "alice")
+		again := s.Association("user alice")
+		if again.Addr() != at {
+			t.Errorf("it is looked for at %v, want %v", again.Addr(), at)
+		}
+		if _, ok := again.TakeBeacon(); !ok {
+			t.Error("a guess is taken for knowledge")
+		}
+		if associate(t, s, "bob"); s.Association("user bob").Known() {
+			t.Error("another client is taken for it")
+		}
+	}
 }

@@ -2,6 +2,7 @@ package socks
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -91,6 +92,7 @@ func (s *Server) add(a *Association) bool {
 	if a.user == "" {
 		a.client = s.number(a)
 	}
+	a.guess(s.last[a.client])
 	for used := true; used; {
 		s.beacon++
 		a.beacon = netip.AddrPortFrom(peers.Beacon(s.beacon), peers.Port)
@@ -98,6 +100,26 @@ func (s *Server) add(a *Association) bool {
 	}
 	s.assocs = append(s.assocs, a)
 	return true
+}
+
+// Addresses returns where the packets of all clients come from that ever had an
+// association.
+func (s *Server) Addresses() map[swarm.Client]netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.last)
+}
+
+// maxAddresses is how many clients' addresses are remembered.
+const maxAddresses = 1024
+
+// learned remembers where c's packets come from.
+func (s *Server) learned(c swarm.Client, a netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.last[c]; known || len(s.last) < maxAddresses {
+		s.last[c] = a
+	}
 }
 
 func (s *Server) number(a *Association) swarm.Client {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -35,6 +36,12 @@ type Config struct {
 	Dial        time.Duration       // for a peer to be reached; 45 s if 0
 	Connections int                 // at once; 4096 if 0
 	Count       func(status.Reason) // told of everything refused, from many goroutines; may be nil
+
+	// Addresses are where clients' packets came from in an earlier run, as
+	// Server.Addresses returned them; may be nil. A client keeps its UDP port
+	// over restarts and is silent for long, so until it speaks it is looked for
+	// there.
+	Addresses map[swarm.Client]netip.AddrPort
 }
 
 // Origin is who asks.
@@ -97,8 +104,9 @@ type Server struct {
 
 	mu     sync.Mutex
 	conns  int
-	assocs []*Association // live, oldest first
-	beacon int            // of the next association
+	assocs []*Association                  // live, oldest first
+	last   map[swarm.Client]netip.AddrPort // where a client's last association was
+	beacon int                             // of the next association
 }
 
 // New returns a server that asks h.
@@ -115,7 +123,9 @@ func New(c Config, h Handler) *Server {
 	if c.Count == nil {
 		c.Count = func(status.Reason) {}
 	}
-	return &Server{config: c, handler: h, beacon: randomBeacon()}
+	s := &Server{config: c, handler: h, beacon: randomBeacon(), last: make(map[swarm.Client]netip.AddrPort)}
+	maps.Copy(s.last, c.Addresses)
+	return s
 }
 
 // Serve accepts connections until ctx ends or l fails. Everything that it

@@ -85,7 +85,7 @@ func TestSYNsAreJudged(t *testing.T) {
 			t.Errorf("step %d: %d, want %d", i, got, step.want)
 		}
 	}
-	for i := range 3 * maxSyns {
+	for i := range maxSyns + maxSyns/2 {
 		s.judge(synKey{at(i), 1}, now)
 		s.judge(synKey{at(i), 2}, now)
 	}
