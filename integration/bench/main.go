@@ -58,7 +58,7 @@ var suites = []suite{
 	{"tracker", "announces to a tracker with a million records", trackers, false},
 	{"directory", "a directory of 10,000 relays: fetched, verified, chosen from", directories, false},
 	{"swarms", "200 torrents in one client", swarms, false},
-	{"many", "2,000 torrents in one client; takes half an hour", many, true},
+	{"many", "2,000 torrents in one client; takes up to an hour", many, true},
 }
 
 // groups are names for several suites.

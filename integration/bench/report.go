@@ -139,7 +139,9 @@ func (s *Section) median(row, column string) (float64, bool) {
 	return f.Median, true
 }
 
-func (s *Section) note(format string, args ...any) { s.Notes = append(s.Notes, fmt.Sprintf(format, args...)) }
+func (s *Section) note(format string, args ...any) {
+	s.Notes = append(s.Notes, fmt.Sprintf(format, args...))
+}
 
 func (s *Section) atMost(what string, got, want float64, unit string) {
 	s.Checks = append(s.Checks, Check{what, got, "at most", want, unit, got <= want})
