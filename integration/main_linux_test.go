@@ -25,19 +25,26 @@ func TestMain(m *testing.M) { netns.Tests(suite{m}, build) }
 const binVariable = "SHOAL_TEST_BIN"
 
 func build(dir string) ([]string, error) {
-	for _, args := range [][]string{
-		{"./prereq.sh", "test"},
-		{"go", "build", "-trimpath", "-o", dir + "/", "../cmd/shoal", "../cmd/shoal-tracker"},
+	for _, c := range []struct {
+		cgo  string
+		args []string
+	}{
+		{"0", []string{"./prereq.sh", "test"}},
+		{"0", []string{"go", "build", "-trimpath", "-o", dir + "/", "../cmd/shoal", "../cmd/shoal-tracker"}},
+		{"1", []string{"go", "build", "-race", "-o", dir + "/" + raceDir + "/", "../cmd/shoal", "../cmd/shoal-tracker"}},
 	} {
-		cmd := exec.Command(args[0], args[1:]...)
+		cmd := exec.Command(c.args[0], c.args[1:]...)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED="+c.cgo)
 		if err := cmd.Run(); err != nil {
-			return nil, fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+			return nil, fmt.Errorf("%s: %w", strings.Join(c.args, " "), err)
 		}
 	}
 	return []string{binVariable + "=" + dir, "TMPDIR=" + dir}, nil
 }
+
+// raceDir is where the programs are once more, with the race detector in them.
+const raceDir = "race"
 
 func shoal() string        { return filepath.Join(os.Getenv(binVariable), "shoal") }
 func shoalTracker() string { return filepath.Join(os.Getenv(binVariable), "shoal-tracker") }
@@ -110,7 +117,10 @@ func closeShared() error {
 // start starts a network of the test's own, that is gone at its end.
 func start(t *testing.T, ctx context.Context, c testnet.Config) *testnet.Net {
 	t.Helper()
-	c.State, c.Shoal, c.Tracker = t.TempDir(), shoal(), shoalTracker()
+	c.State = t.TempDir()
+	if c.Shoal == "" {
+		c.Shoal, c.Tracker = shoal(), shoalTracker()
+	}
 	began := time.Now()
 	net, err := testnet.Start(ctx, c)
 	if err != nil {

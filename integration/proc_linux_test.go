@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"bufio"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -13,21 +12,24 @@ import (
 	"testing"
 )
 
-// listening returns the TCP addresses that a process listens on.
-func listening(t *testing.T, pid int) []netip.AddrPort {
+// listens is the state of a TCP socket that listens, in /proc/net/tcp.
+const listens = "0A"
+
+// bound returns the local addresses of a process's sockets of a protocol, tcp
+// or udp, that are in a state; "" means any.
+func bound(t *testing.T, pid int, protocol, state string) []netip.AddrPort {
 	t.Helper()
 	own := sockets(t, pid)
 	var all []netip.AddrPort
-	for _, table := range []string{"tcp", "tcp6"} {
-		file, err := os.Open(fmt.Sprintf("/proc/%d/net/%s", pid, table))
+	for _, table := range []string{protocol, protocol + "6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, table))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer file.Close()
-		for lines := bufio.NewScanner(file); lines.Scan(); {
-			// sl, local_address, rem_address, st (0A: listening), …, inode in the tenth column.
-			fields := strings.Fields(lines.Text())
-			if len(fields) < 10 || fields[3] != "0A" || !own["socket:["+fields[9]+"]"] {
+		for line := range strings.Lines(string(b)) {
+			// sl, local_address, rem_address, st, …, inode in the tenth column.
+			fields := strings.Fields(line)
+			if len(fields) < 10 || !own["socket:["+fields[9]+"]"] || state != "" && fields[3] != state {
 				continue
 			}
 			at, err := parseSocket(fields[1])
@@ -72,4 +74,13 @@ func parseSocket(s string) (netip.AddrPort, error) {
 		return netip.AddrPort{}, fmt.Errorf("socket %q", s)
 	}
 	return netip.AddrPortFrom(a.Unmap(), uint16(n)), nil
+}
+
+func addr(t *testing.T, at string) netip.Addr {
+	t.Helper()
+	a, err := netip.ParseAddrPort(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a.Addr()
 }

@@ -48,9 +48,7 @@ func recorded(t *testing.T, r *capture.Recorder) *capture.Trace {
 func TestNobodySeesWhatTheyMustNot(t *testing.T) {
 	ctx := deadline(t, 3*time.Minute)
 	recorder := record(t)
-	// The first sidecar is there to say when the network stands: while it comes
-	// up, entry relays have no list yet, and newcomers have to ask another.
-	net := start(t, ctx, testnet.Config{Trackers: 3, Relays: 16, Sidecars: 1, Block: 1})
+	net := start(t, ctx, testnet.Config{Trackers: 3, Relays: 16, Block: 1})
 	a, b := strangers(t, ctx, net)
 
 	tor := noise(t, 2<<20, httpTracker, udpTracker)
@@ -67,7 +65,7 @@ func TestNobodySeesWhatTheyMustNot(t *testing.T) {
 	for _, relay := range report.SawBoth(a, b) {
 		t.Errorf("%s saw both sidecars", relay.Name)
 	}
-	for _, s := range report.Sidecars[1:] {
+	for _, s := range report.Sidecars {
 		if len(s.Contacts) > maxContacts {
 			t.Errorf("%s talked to %d relays, %v, want at most %d", s.Name, len(s.Contacts), s.Contacts, maxContacts)
 		}
@@ -96,7 +94,7 @@ func strangers(t *testing.T, ctx context.Context, net *testnet.Net) (a, b int) {
 		}
 		for i, others := range known {
 			if !intersect(own, others) {
-				return i + 1, len(known) + 1
+				return i, len(known)
 			}
 		}
 		known = append(known, own)
@@ -181,18 +179,25 @@ func TestASidecarThatStartsAgainTalksToItsGuardsAlone(t *testing.T) {
 	}
 }
 
-// TestASidecarListensOnLoopbackAlone: nobody can come to it from outside.
+// TestASidecarListensOnLoopbackAlone, also while it has clients: nobody can
+// come to it from outside.
 func TestASidecarListensOnLoopbackAlone(t *testing.T) {
 	net := network(t)
 	s := net.Sidecars[0]
-	open := listening(t, s.PID)
+	client(t, deadline(t, time.Minute), s, nil) // for its UDP association
 	want := []netip.AddrPort{netip.MustParseAddrPort(s.SOCKS), netip.MustParseAddrPort(s.Status[len("http://"):])}
+	open := bound(t, s.PID, "tcp", listens)
+	for _, at := range open {
+		if !slices.Contains(want, at) {
+			t.Errorf("it listens on %v, want %v alone", at, want)
+		}
+	}
 	if len(open) != len(want) {
 		t.Errorf("it listens on %v, want %v", open, want)
 	}
-	for _, at := range open {
-		if !slices.Contains(want, at) || !at.Addr().IsLoopback() {
-			t.Errorf("it listens on %v, want %v alone", at, want)
+	for _, at := range bound(t, s.PID, "udp", "") {
+		if !at.Addr().IsLoopback() {
+			t.Errorf("it has a UDP socket at %v", at)
 		}
 	}
 }
