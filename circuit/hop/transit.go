@@ -32,7 +32,7 @@ type flow struct {
 // open makes room for what may wait here; false when there is none.
 func (f *flow) open(b *link.Budget) (ok bool) {
 	f.win, ok = link.OpenWindow(b)
-	f.credit = link.Floor
+	f.credit = link.Floor // what a circuit that stands may send at first
 	return ok
 }
 
@@ -49,13 +49,16 @@ func (f *flow) arrived() bool {
 
 // moved notes cells sent, or credit received, in total; zero is no news.
 func (f *flow) moved(sent, credit uint64) {
-	f.mu.Lock()
-	f.sent, f.credit = max(f.sent, sent), max(f.credit, credit)
-	total, ok := f.win.Grant(f.sent, f.credit, link.Clock)
-	f.mu.Unlock()
-	if ok {
+	if total, ok := f.grant(sent, credit); ok {
 		f.from.Grant(total)
 	}
+}
+
+func (f *flow) grant(sent, credit uint64) (total uint64, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sent, f.credit = max(f.sent, sent), max(f.credit, credit)
+	return f.win.Grant(f.sent, f.credit, link.Clock)
 }
 
 // close gives the window back and returns how many cells the totals have not

@@ -295,6 +295,7 @@ func (c *Circuit) credited(total uint64) {
 func (c *Circuit) destroyed(r cell.Reason) {
 	c.link.mu.Lock()
 	c.peerDead = true
+	delete(c.link.ghosts, c.id) // should this side's have gone since c was found
 	was, h := c.destroy(cell.OK), c.handler
 	c.link.mu.Unlock()
 	if was && h != nil {

@@ -201,7 +201,7 @@ func (w *Window) measure(taken uint64, now time.Duration) {
 		w.taken, w.takenAt = taken, now
 		return
 	}
-	if dt < w.trip {
+	if dt < w.trip-w.trip/8 { // a window that is waited for brings its cells once a trip, more or less
 		return
 	}
 	w.taken, w.takenAt = taken, now
@@ -216,7 +216,7 @@ func (w *Window) measure(taken uint64, now time.Duration) {
 		w.size /= 2 // what was promised lies within it
 		w.budget.give(0, w.size)
 		w.slack = 0
-	case want >= w.size && w.size < Ceiling && w.budget.grow(w.size):
+	case 4*want >= 3*w.size && w.size < Ceiling && w.budget.grow(w.size):
 		w.size *= 2
 	}
 }

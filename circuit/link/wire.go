@@ -2,6 +2,7 @@ package link
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 
@@ -77,15 +78,22 @@ func (w *wire) Write(b []byte) (int, error) {
 
 // batch writes b through c as one write to the socket.
 func (w *wire) batch(c *tls.Conn, b []byte) error {
-	w.mu.Lock()
-	w.out = getBuffer()
-	w.mu.Unlock()
+	w.hold()
 	_, err := c.Write(b)
+	return errors.Join(err, w.flush())
+}
+
+// hold gathers what is written until flush.
+func (w *wire) hold() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err == nil {
-		_, err = w.Conn.Write(w.out)
-	}
+	w.out = getBuffer()
+}
+
+func (w *wire) flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, err := w.Conn.Write(w.out)
 	putBuffer(w.out)
 	w.out = nil
 	return err
