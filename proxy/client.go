@@ -32,6 +32,7 @@ type client struct {
 	runs    map[swarm.Hash]bool   // guarded by mu: streams are taken for it
 	assoc   *socks.Association    // guarded by mu: the newest
 	asked   bool                  // guarded by mu: the newest has sent a DHT packet
+	guest   *guest                // guarded by mu: set for the command of a Command
 }
 
 // client returns the client called name.
@@ -174,7 +175,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	p := c.p
 	assoc := c.association()
 	var out announce.Response
-	if r.Port != 0 && assoc == nil {
+	if r.Port != 0 && assoc == nil && c.name != confined {
 		p.counters.Add(status.NotProxied)
 		p.mu.Lock()
 		p.warned = time.Now()
@@ -256,6 +257,11 @@ func (c *client) Peers(ctx context.Context, h swarm.Hash) (out []netip.AddrPort)
 
 // Announced implements dht.Handler.
 func (c *client) Announced(a dht.Announced) {
+	c.mu.Lock()
+	if a.Port != 0 && c.guest != nil {
+		c.listens[a.Hash] = a.Port
+	}
+	c.mu.Unlock()
 	c.p.wg.Go(func() {
 		s, err := c.join(a.Hash)
 		if err != nil {
@@ -273,7 +279,13 @@ func (c *client) Announced(a dht.Announced) {
 
 // Send implements dht.Handler.
 func (c *client) Send(d dht.Packet) {
-	if a := c.association(); a != nil {
+	c.mu.Lock()
+	a, g := c.assoc, c.guest
+	c.mu.Unlock()
+	switch {
+	case g != nil:
+		g.network().WriteUDP(d.Data, d.From, d.To)
+	case a != nil:
 		a.WriteFrom(d.From, d.Data)
 	}
 }
@@ -295,7 +307,10 @@ type handler struct{ *Sidecar }
 
 // Elsewhere implements socks.Handler.
 func (p handler) Elsewhere(ctx context.Context, from socks.Origin, host string, conn net.Conn) {
-	c := p.client(from.Client).seen(from, conn)
+	p.elsewhere(ctx, p.client(from.Client).seen(from, conn), host, conn)
+}
+
+func (p handler) elsewhere(ctx context.Context, c *client, host string, conn net.Conn) {
 	conn, kind, err := announce.Peek(conn)
 	if err != nil {
 		p.counters.Add(status.Silent)
@@ -347,7 +362,10 @@ func (p handler) terminate(ctx context.Context, host string, conn net.Conn) (net
 
 // Peer implements socks.Handler.
 func (p handler) Peer(ctx context.Context, from socks.Origin, a netip.AddrPort) (socks.Session, error) {
-	c := p.client(from.Client).seen(from, nil)
+	return p.peer(ctx, p.client(from.Client).seen(from, nil), a)
+}
+
+func (p handler) peer(ctx context.Context, c *client, a netip.AddrPort) (socks.Session, error) {
 	peer, ok := p.table.Lookup(a.Addr())
 	if !ok || peer.Client != c.name {
 		return nil, swarm.ErrUnknownPeer

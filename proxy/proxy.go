@@ -44,6 +44,9 @@ type Config struct {
 	Hops     int        // own relays on a circuit; see DefaultHops
 	Source   netip.Addr // address to dial guards from; zero: the system's choice
 
+	// NoSOCKS leaves the SOCKS address out, for Command.
+	NoSOCKS bool
+
 	// Strict refuses a client whose peers don't go through the proxy, instead of warning.
 	Strict bool
 
@@ -88,6 +91,7 @@ type Sidecar struct {
 	secret   [32]byte
 
 	socksLn, statusLn net.Listener
+	locked            *os.File
 
 	patience int // owned by Follow's goroutine: rounds that an entry relay may fail
 
@@ -98,6 +102,7 @@ type Sidecar struct {
 	ready   bool                     // guarded by mu
 	why     string                   // guarded by mu
 	warned  time.Time                // guarded by mu: when a client last went around the proxy
+	guest   *guest                   // guarded by mu: the command of a Command
 }
 
 // New opens the state folder and listens; nothing is dialled before Run.
@@ -125,6 +130,9 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting", patience: entryPatience}
 	var err error
+	if p.locked, err = lock(p.path("lock")); err != nil {
+		return nil, err
+	}
 	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
 		return nil, err
 	}
@@ -152,14 +160,18 @@ func New(cfg Config) (*Sidecar, error) {
 	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add}, handler{p})
 	p.desk = inbound.New(inbound.Config{
 		StandIn: p.standIn,
-		Roads:   []inbound.Road{inbound.TCP(p.listens), inbound.UTP(p.association)},
+		Roads:   []inbound.Road{p.road, inbound.TCP(p.listens), inbound.UTP(p.association)},
 		Count:   p.counters.Add,
 	})
-	if p.socksLn, err = socks.Listen(cfg.SOCKS, cfg.Password); err != nil {
-		return nil, err
+	if !cfg.NoSOCKS {
+		if p.socksLn, err = socks.Listen(cfg.SOCKS, cfg.Password); err != nil {
+			return nil, err
+		}
 	}
-	if p.statusLn, err = net.Listen("tcp", cfg.Status); err != nil {
-		p.socksLn.Close()
+	if p.statusLn, err = status.Listen(cfg.Status); err != nil {
+		if p.socksLn != nil {
+			p.socksLn.Close()
+		}
 		return nil, fmt.Errorf("status page: %w", err)
 	}
 	return p, nil
@@ -234,6 +246,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	lower.Go(func() { p.links.Run(below) })
 	lower.Go(func() { p.keeper.Follow(below, p.circuits, true, p.nextSource) })
 
+	defer p.locked.Close()
 	errs := make(chan error, 4)
 	run := func(f func() error) {
 		upper.Go(func() {
@@ -247,7 +260,9 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	run(func() error { p.swarms.Run(ctx); return nil })
 	run(func() error { return p.table.Run(ctx) })
 	run(func() error { return status.NewServer(source{p}, &p.counters).Run(ctx, p.statusLn) })
-	run(func() error { return p.socks.Serve(ctx, p.socksLn) })
+	if p.socksLn != nil {
+		run(func() error { return p.socks.Serve(ctx, p.socksLn) })
+	}
 	upper.Wait()
 	p.closeClients()
 	p.wg.Wait()

@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-p2p/shoal/integration/demo"
 	"github.com/shoal-p2p/shoal/integration/testnet"
 	"github.com/shoal-p2p/shoal/proxy"
+	"github.com/shoal-p2p/shoal/proxy/netns"
 	"github.com/shoal-p2p/shoal/relay"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
@@ -29,6 +30,7 @@ import (
 var version = "0.1.0"
 
 func main() {
+	netns.Init() // in the processes that shoal run starts it does not return
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	app := &cli.App{
@@ -43,7 +45,7 @@ There is no public Shoal network yet: "shoal demo" shows one on this machine,
 "shoal testnet" starts one to try things on.`,
 		Version:         version,
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{proxyCommand, relayCommand, testnetCommand, demoCommand},
+		Commands:        []*cli.Command{proxyCommand, runCommand, relayCommand, testnetCommand, demoCommand},
 		CommandNotFound: func(_ *cli.Context, name string) {
 			fail(2, fmt.Errorf("there is no command %q: see shoal --help", name))
 		},

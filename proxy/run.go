@@ -1,0 +1,223 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/proxy/announce"
+	"github.com/shoal-p2p/shoal/proxy/dht"
+	"github.com/shoal-p2p/shoal/proxy/inbound"
+	"github.com/shoal-p2p/shoal/proxy/netns"
+	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/socks"
+	"github.com/shoal-p2p/shoal/proxy/status"
+	"github.com/shoal-p2p/shoal/proxy/swarm"
+)
+
+// confined is the client of a Run: the command in its namespace.
+const confined swarm.Client = "confined"
+
+// readyWait is how long a command waits for the sidecar. After that it starts
+// all the same: nothing gets out by any other way.
+const readyWait = 30 * time.Second
+
+// Command runs a sidecar and, in a namespace whose only way out is this
+// sidecar, a command. It returns the command's exit code, once both are over.
+// cfg.Handler and cfg.Ready are set here.
+func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	failed := make(chan error, 1)
+	running.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			failed <- err
+			cancel()
+		}
+	})
+	defer running.Wait()
+	defer cancel()
+	p.awaitReady(ctx)
+	g := &guest{p: p, names: make(map[string]netip.Addr), hosts: make(map[netip.Addr]string)}
+	p.mu.Lock()
+	p.guest = g
+	p.mu.Unlock()
+	cfg.Handler = g
+	cfg.Ready = g.enter
+	if cfg.Env == nil {
+		cfg.Env = os.Environ()
+	}
+	// The variables by which OpenSSL and curl are told of an authority: this
+	// process's alone, and no other leads anywhere from in there.
+	cfg.Env = append(cfg.Env, "SSL_CERT_FILE="+p.tls.Path(), "CURL_CA_BUNDLE="+p.tls.Path())
+	code, err = netns.Run(ctx, cfg)
+	select {
+	case sidecar := <-failed:
+		return code, errors.Join(sidecar, err)
+	default:
+		return code, err
+	}
+}
+
+func (p *Sidecar) awaitReady(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readyWait)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		p.mu.Lock()
+		ready := p.ready
+		p.mu.Unlock()
+		if ready {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// guest is the command's side of a Command: all that it sends comes here.
+type guest struct {
+	p *Sidecar
+
+	mu    sync.Mutex
+	net   *netns.Network        // guarded by mu: set before the command starts
+	names map[string]netip.Addr // guarded by mu
+	hosts map[netip.Addr]string // guarded by mu: the other way round
+}
+
+// nameRange is where names are: addresses that stand for a name and nothing else.
+var nameRange = netip.MustParsePrefix("10.65.0.0/16")
+
+const maxNames = 4096
+
+func (g *guest) enter(n *netns.Network) {
+	g.mu.Lock()
+	g.net = n
+	g.mu.Unlock()
+}
+
+func (g *guest) network() *netns.Network {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.net
+}
+
+// Name implements netns.Handler: every name has an address, the sidecar's.
+func (g *guest) Name(name string) netip.Addr {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a, ok := g.names[name]; ok {
+		return a
+	}
+	if len(g.names) >= maxNames {
+		return netip.Addr{}
+	}
+	// The authority must sign for a tracker before the client reads its
+	// certificate, which is now. A name that it can't sign for, or that turns
+	// out to be no tracker's, does no harm.
+	g.p.tls.Allow(name)
+	i := len(g.names) + 257
+	b := nameRange.Addr().As4()
+	b[2], b[3] = byte(i>>8), byte(i)
+	a := netip.AddrFrom4(b)
+	g.names[name], g.hosts[a] = a, name
+	return a
+}
+
+// host returns what the command means by a: the name that it looked up, or a.
+func (g *guest) host(a netip.Addr) string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if name, ok := g.hosts[a]; ok {
+		return name
+	}
+	return a.String()
+}
+
+func (g *guest) client() *client {
+	c := g.p.client(confined)
+	c.mu.Lock()
+	c.guest = g
+	c.mu.Unlock()
+	return c
+}
+
+// TCP implements netns.Handler.
+func (g *guest) TCP(ctx context.Context, _, dst netip.AddrPort) (func(netns.Conn), error) {
+	c := g.client()
+	if !peers.Is(dst.Addr()) {
+		return func(conn netns.Conn) {
+			defer conn.Close()
+			handler{g.p}.elsewhere(ctx, c, g.host(dst.Addr()), conn)
+		}, nil
+	}
+	session, err := handler{g.p}.peer(ctx, c, dst)
+	switch {
+	case errors.Is(err, swarm.ErrUnknownPeer):
+		g.p.counters.Add(status.UnknownStandIn)
+		return nil, err
+	case err != nil:
+		g.p.counters.Add(status.Unreachable)
+		return nil, err
+	}
+	return func(conn netns.Conn) { session.Serve(ctx, conn) }, nil
+}
+
+// UDP implements netns.Handler.
+func (g *guest) UDP(b []byte, src, dst netip.AddrPort) {
+	c := g.client()
+	if r, ok := socks.ResetUTP(b); ok && peers.Is(dst.Addr()) {
+		g.network().WriteUDP(r, dst, src)
+		return
+	}
+	switch {
+	case dht.IsPacket(b):
+		c.mu.Lock()
+		c.asked = true
+		c.mu.Unlock()
+		c.dht.Packet(b, src, dst)
+	case announce.IsUDP(b):
+		g.p.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if answer := c.udp.Answer(ctx, b, src); len(answer) > 0 {
+				g.network().WriteUDP(answer, dst, src)
+			}
+		})
+	default:
+		g.p.counters.Add(status.Datagram)
+	}
+}
+
+// road is the way into a confined client: TCP to the port it announced, from
+// the peer's own stand-in.
+func (p *Sidecar) road(ctx context.Context, name swarm.Client, h swarm.Hash, standIn netip.AddrPort) (swarm.Conn, error) {
+	p.mu.Lock()
+	g := p.guest
+	p.mu.Unlock()
+	if name != confined || g == nil || g.network() == nil {
+		return nil, inbound.ErrNoRoad
+	}
+	c := p.client(name)
+	c.mu.Lock()
+	port := c.listens[h]
+	c.mu.Unlock()
+	if port == 0 {
+		return nil, inbound.ErrNoRoad
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := g.network().DialTCP(ctx, netip.AddrPortFrom(standIn.Addr(), 0), port)
+	if err != nil {
+		return nil, fmt.Errorf("proxy: the command's port: %w", err)
+	}
+	return conn, nil
+}
