@@ -191,6 +191,30 @@ func TestJoinNeedsTheSwarmsHandshake(t *testing.T) {
 	})
 }
 
+// TestClientThatRefusesAtFirstIsTriedAgain: it may still be looking at its files.
+func TestClientThatRefusesAtFirstIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		tries := 0
+		newSidecar(t, n.join(great), func(c net.Conn) {
+			defer c.Close()
+			if tries++; tries > 4 && expectHello(c) == nil { // plain and MSE each
+				c.Write(hello(hash, 'B'))
+				io.Copy(io.Discard, c)
+			}
+		})
+		stream, err := n.join(small).Dial(t.Context(), great)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.Write(hello(hash, 'A'))
+		if err := expectHello(stream); err != nil {
+			t.Error(err)
+		}
+		stream.Close()
+	})
+}
+
 func TestStreamNobodyTakesIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := new(network)

@@ -252,8 +252,10 @@ func (v *visit) deliver(ctx context.Context) {
 	if leg == nil {
 		select {
 		case <-v.gone:
-		case <-wait.Done():
-			d.config.Count(status.Unreachable)
+		default:
+			if ctx.Err() == nil {
+				d.config.Count(status.Unreachable)
+			}
 		}
 		return
 	}
@@ -264,7 +266,8 @@ func (v *visit) deliver(ctx context.Context) {
 	d.splice(ctx, v.swm, v.key.peer, leg, far)
 }
 
-// roads tries the roads until one works, or a call takes v.
+// roads tries the roads until one works, a call takes v or ctx ends. A client
+// that is still looking at its files refuses everybody, and a moment later not.
 func (v *visit) roads(ctx context.Context) *scrub.Leg {
 	d := v.desk
 	standIn, err := d.config.StandIn(v.key.client, v.key.hash, v.key.peer)
@@ -281,20 +284,32 @@ func (v *visit) roads(ctx context.Context) *scrub.Leg {
 		case <-ctx.Done():
 		}
 	}()
-	for _, road := range d.config.Roads {
-		v.yield(ctx)
-		if ctx.Err() != nil {
-			return nil
+	for pause := time.Second; ; pause *= 2 {
+		for _, road := range d.config.Roads {
+			v.yield(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			dial := func(ctx context.Context) (net.Conn, error) {
+				return road(ctx, v.key.client, v.key.hash, standIn)
+			}
+			leg, err := scrub.Dial(ctx, dial, v.far, scrubbing(v.swm, v.key.peer), d.taste(v.key.client))
+			if err == nil {
+				return leg
+			}
 		}
-		dial := func(ctx context.Context) (net.Conn, error) {
-			return road(ctx, v.key.client, v.key.hash, standIn)
-		}
-		leg, err := scrub.Dial(ctx, dial, v.far, scrubbing(v.swm, v.key.peer), d.taste(v.key.client))
-		if err == nil {
-			return leg
-		}
+		sleep(ctx, pause)
 	}
-	return nil
+}
+
+// sleep returns after d, or when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
 
 // yield leaves a client that is dialling this very peer a moment to do it: two
@@ -303,12 +318,7 @@ func (v *visit) yield(ctx context.Context) {
 	if c, _, _ := v.call(true); c == nil || c.join != v {
 		return
 	}
-	t := time.NewTimer(time.Second)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
+	sleep(ctx, time.Second)
 }
 
 // arrived notes that the client has answered, by a road.

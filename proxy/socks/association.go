@@ -53,6 +53,7 @@ type Association struct {
 	inject []packet       // for ReadFrom
 	out    shares         // of who sends to the client
 	in     shares         // of whom the client sends to
+	fins   fins
 	ready  map[netip.AddrPort][]Session
 
 	heard    chan struct{} // closed when addr is known
@@ -88,6 +89,7 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 		syns:   newSyns(),
 		jobs:   make(chan struct{}, maxJobs),
 		ready:  make(map[netip.AddrPort][]Session),
+		fins:   make(fins),
 		heard:  make(chan struct{}),
 
 		admitted: make(chan struct{}),
@@ -342,7 +344,11 @@ func (v *virtual) WriteTo(b []byte, from net.Addr) (int, error) {
 	if u, ok := from.(*net.UDPAddr); ok {
 		p := netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
 		a := (*Association)(v)
-		a.share(&a.out, &a.in, p, b)
+		a.mu.Lock()
+		now := time.Now()
+		share(&a.out, &a.in, p, b, now)
+		a.fins.sent(p, b, now)
+		a.mu.Unlock()
 		a.send(udpHeader{addr: p.Addr(), port: p.Port()}, b)
 	}
 	return len(b), nil
@@ -417,7 +423,14 @@ func (a *Association) guess(to netip.AddrPort) {
 // receiveUTP decides about a µTP packet to a stand-in.
 func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
 	to := h.addrPort()
-	a.share(&a.in, &a.out, to, body)
+	a.mu.Lock()
+	now := time.Now()
+	share(&a.in, &a.out, to, body, now)
+	ack := a.fins.answer(to, body, now)
+	a.mu.Unlock()
+	if ack != nil {
+		a.send(h, ack)
+	}
 	if utpType(body) != utpSyn {
 		return packet{to, body}, !peers.IsBeacon(to.Addr())
 	}
@@ -426,7 +439,7 @@ func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
 		return packet{}, false
 	}
 	k := synKey{to, utpConnID(body)}
-	switch a.syns.judge(k, time.Now()) {
+	switch a.syns.judge(k, now) {
 	case through:
 		return packet{to, body}, true
 	case refuse:
@@ -436,18 +449,6 @@ func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
 		a.wg.Go(func() { a.open(k, syn) })
 	}
 	return packet{}, false
-}
-
-// share notes a µTP packet and cuts the window that it grants for the other
-// direction.
-func (a *Association) share(sent, granted *shares, standIn netip.AddrPort, b []byte) {
-	now := time.Now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if utpType(b) == utpData {
-		sent.sent(standIn, now)
-	}
-	cut(b, granted.window(now))
 }
 
 // job answers a packet outside of ReadFrom.

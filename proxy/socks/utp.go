@@ -22,6 +22,8 @@ const (
 	utpMaxPacket  = 8192 // what the µTP package reads
 
 	utpData  = 0
+	utpFin   = 1
+	utpState = 2
 	utpReset = 3
 	utpSyn   = 4
 	utpTypes = 5

@@ -57,6 +57,15 @@ func (s *shares) window(now time.Time) uint32 {
 	return uint32(max(utpInFlight/max(s.before, s.recent, 1), utpLeast))
 }
 
+// share notes a µTP packet and cuts the window that it grants for the other
+// direction.
+func share(sent, granted *shares, standIn netip.AddrPort, b []byte, now time.Time) {
+	if utpType(b) == utpData {
+		sent.sent(standIn, now)
+	}
+	cut(b, granted.window(now))
+}
+
 // cut lowers the window that a µTP packet grants.
 func cut(b []byte, most uint32) {
 	if binary.BigEndian.Uint32(b[12:]) > most {

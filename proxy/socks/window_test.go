@@ -93,3 +93,56 @@ func TestSYNsAreJudged(t *testing.T) {
 		t.Errorf("%d refused, %d conns, %d opening are kept", len(s.refused), len(s.conns), s.opening)
 	}
 }
+
+// TestFINOnAClosedConnectionIsAcknowledged: libtorrent 2.0.8 would not close before.
+func TestFINOnAClosedConnectionIsAcknowledged(t *testing.T) {
+	packet := func(kind byte, id, seq uint16) []byte {
+		b := make([]byte, utpHeaderSize)
+		b[0] = kind<<4 | 1
+		binary.BigEndian.PutUint16(b[2:], id)
+		binary.BigEndian.PutUint16(b[16:], seq)
+		return b
+	}
+	now := time.Unix(1000, 0)
+	a, b := netip.MustParseAddrPort("198.18.5.5:6881"), netip.MustParseAddrPort("198.18.5.6:6881")
+	f := make(fins)
+	f.sent(a, packet(utpData, 101, 7), now)
+	if f.answer(a, packet(utpFin, 100, 55), now) != nil {
+		t.Error("a FIN was answered on a connection that is open")
+	}
+	f.sent(a, packet(utpFin, 101, 8), now)
+	for name, c := range map[string]struct {
+		from netip.AddrPort
+		p    []byte
+		at   time.Time
+	}{
+		"data":               {a, packet(utpData, 100, 55), now},
+		"another connection": {a, packet(utpFin, 103, 55), now},
+		"another stand-in":   {b, packet(utpFin, 100, 55), now},
+		"long after":         {a, packet(utpFin, 100, 55), now.Add(2 * finFor)},
+	} {
+		if f.answer(c.from, c.p, c.at) != nil {
+			t.Errorf("%s was answered", name)
+		}
+	}
+	for _, id := range []uint16{100, 102} { // whoever opened it
+		p := packet(utpFin, id, 55)
+		ack := f.answer(a, p, now)
+		if ack == nil || utpType(ack) != utpState || utpConnID(ack) != 101 || utpSequence(ack) != 8 || binary.BigEndian.Uint16(ack[18:]) != 55 || !isUTP(ack) {
+			t.Errorf("answered %x", ack)
+		}
+		if utpType(p) != utpState {
+			t.Errorf("the FIN goes on as %x", p)
+		}
+	}
+	for i := range maxFlows + 10 {
+		f.sent(netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1), packet(utpFin, 1, 1), now)
+	}
+	if len(f) > maxFlows {
+		t.Errorf("%d are remembered", len(f))
+	}
+	f.sent(b, packet(utpFin, 1, 1), now.Add(2*finFor))
+	if len(f) != 1 {
+		t.Errorf("%d are remembered that are long over", len(f))
+	}
+}
