@@ -17,7 +17,7 @@ cross: go
 # Formatting, vet, unit tests, fuzz corpora and integration, with the race detector.
 test: go
 	integration/prereq.sh test
-	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l .); test -z "$$unformatted" || { echo "not formatted: $$unformatted"; exit 1; }
+	@unformatted=$$($$($(GO) env GOROOT)/bin/gofmt -l .); test -z "$$unformatted" || { echo "not formatted:" $$unformatted; exit 1; }
 	$(GO) vet ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
 

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -57,7 +56,7 @@ func startAria2(ctx context.Context, c Config) (Client, error) {
 	if c.DownloadLimit > 0 {
 		args = append(args, fmt.Sprintf("--max-overall-download-limit=%d", c.DownloadLimit))
 	}
-	p, err := process.Start("aria2", exec.Command("aria2c", args...), filepath.Join(c.Dir, "log"))
+	p, err := process.Start("aria2", c.command(rpc.Port(), "aria2c", args...), filepath.Join(c.Dir, "log"))
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/shoal-p2p/shoal/integration/process"
@@ -40,6 +42,11 @@ type Config struct {
 	NoUTP          bool
 	Port           uint16 // for peers; 0: a free one
 	DownloadLimit  int    // bytes per second; 0: none
+
+	// Under returns the command that the client's own is given to, such as
+	// `shoal run --publish PORT --`, when the client's control port is PORT, 0 for
+	// none. nil: the client is started as it is.
+	Under func(port uint16) []string
 }
 
 // Downloads returns the folder where payloads are.
@@ -119,6 +126,15 @@ func prepare(c *Config) error {
 		c.Port = at.Port()
 	}
 	return nil
+}
+
+// command returns the client's command, under another one if c says so.
+func (c Config) command(control uint16, name string, args ...string) *exec.Cmd {
+	if c.Under == nil {
+		return exec.Command(name, args...)
+	}
+	under := append(slices.Clone(c.Under(control)), name)
+	return exec.Command(under[0], append(under[1:], args...)...)
 }
 
 // refuseSOCKS is the answer of clients without SOCKS for peers.

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -58,7 +57,7 @@ func startDeluge(ctx context.Context, c Config) (Client, error) {
 			return nil, err
 		}
 	}
-	p, err := process.Start("deluge", exec.Command("deluged", "--do-not-daemonize", "--config", home), filepath.Join(c.Dir, "log"))
+	p, err := process.Start("deluge", c.command(rpc.Port(), "deluged", "--do-not-daemonize", "--config", home), filepath.Join(c.Dir, "log"))
 	if err != nil {
 		return nil, err
 	}

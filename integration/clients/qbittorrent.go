@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -50,7 +49,7 @@ func startQBittorrent(ctx context.Context, c Config) (Client, error) {
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("qbittorrent-nox", "--profile="+c.Dir)
+	cmd := c.command(web.Port(), "qbittorrent-nox", "--profile="+c.Dir)
 	cmd.Env = append(os.Environ(), "HOME="+c.Dir, "XDG_CACHE_HOME="+filepath.Join(c.Dir, "cache"))
 	p, err := process.Start("qbittorrent", cmd, filepath.Join(c.Dir, "log"))
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -67,7 +66,7 @@ func startRTorrent(ctx context.Context, c Config) (Client, error) {
 	if err := os.WriteFile(file, []byte(strings.Join(settings, "\n")+"\n"), 0o600); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("rtorrent", "-n", "-o", "import="+file)
+	cmd := c.command(0, "rtorrent", "-n", "-o", "import="+file)
 	cmd.Env = append(os.Environ(), "HOME="+c.Dir, "TERM=dumb")
 	if r.process, err = process.Start("rtorrent", cmd, filepath.Join(c.Dir, "log")); err != nil {
 		return nil, err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -63,7 +62,7 @@ func startTransmission(ctx context.Context, c Config) (Client, error) {
 	if err := os.WriteFile(filepath.Join(home, "settings.json"), b, 0o600); err != nil {
 		return nil, err
 	}
-	p, err := process.Start("transmission", exec.Command("transmission-daemon", "--foreground", "--config-dir", home), filepath.Join(c.Dir, "log"))
+	p, err := process.Start("transmission", c.command(rpc.Port(), "transmission-daemon", "--foreground", "--config-dir", home), filepath.Join(c.Dir, "log"))
 	if err != nil {
 		return nil, err
 	}
