@@ -24,6 +24,10 @@ import (
 const (
 	maxJobs   = 256     // packets of an association being answered at once
 	udpBuffer = 4 << 20 // asked of the kernel, in both directions
+
+	// reopening is how long an association that a client has closed may take to
+	// be forgotten, when it opens the next at once.
+	reopening = 200 * time.Millisecond
 )
 
 // Association is a client's UDP association: the only way into a client that
@@ -96,6 +100,9 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 	}
 	if user == "" {
 		a.owner = ownerOf(conn)
+		if a.owner == (owner{}) && s.Associations() > 0 {
+			sleep(ctx, reopening) // it may be the same client's, whose old one is just ending
+		}
 	}
 	if port != 0 { // the client says where it will send from
 		a.guess(netip.AddrPortFrom(a.remote, uint16(port)))
@@ -282,7 +289,7 @@ func (a *Association) open(k synKey, syn []byte) {
 	s := a.server
 	ctx, cancel := context.WithTimeout(a.ctx, s.config.Dial)
 	defer cancel()
-	session, err := s.handler.Peer(ctx, Origin{a.client, a}, k.addr)
+	session, err := s.handler.Peer(ctx, Origin{Client: a.client, Assoc: a}, k.addr)
 	a.syns.opened(k, err == nil, time.Now())
 	if err != nil {
 		reason := status.Unreachable
@@ -381,7 +388,7 @@ func (a *Association) receive(src netip.AddrPort, b []byte) (packet, bool) {
 	case standIn && isUTP(body):
 		return a.receiveUTP(h, body)
 	case h.name == "" && dht.IsPacket(body):
-		a.server.handler.DHT(Origin{a.client, a}, h.addrPort(), body)
+		a.server.handler.DHT(Origin{Client: a.client, Assoc: a}, h.addrPort(), body)
 	case !standIn && announce.IsUDP(body):
 		a.job(body, func(from Origin, b []byte) {
 			if out := a.server.handler.Tracker(a.ctx, from, b); len(out) > 0 {
@@ -462,6 +469,6 @@ func (a *Association) job(body []byte, answer func(Origin, []byte)) {
 	body = append([]byte(nil), body...)
 	a.wg.Go(func() {
 		defer func() { <-a.jobs }()
-		answer(Origin{a.client, a}, body)
+		answer(Origin{Client: a.client, Assoc: a}, body)
 	})
 }

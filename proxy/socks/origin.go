@@ -39,15 +39,13 @@ func (s *Server) origin(user string, conn net.Conn) Origin {
 	for _, a := range live {
 		clients[a.client] = true
 	}
-	a := live[0]
-	if len(clients) > 1 {
-		for _, other := range live {
-			if other.owner.holds(conn) {
-				a = other
-			}
+	a, sure := live[0], len(clients) == 1
+	for _, other := range live {
+		if !sure && other.owner.holds(conn) {
+			a, sure = other, true
 		}
 	}
-	return Origin{Client: a.client, Assoc: newest(live, a.client)}
+	return Origin{Client: a.client, Assoc: newest(live, a.client), Unsure: !sure}
 }
 
 // newest returns c's newest association.

@@ -48,6 +48,10 @@ type Config struct {
 type Origin struct {
 	Client swarm.Client
 	Assoc  *Association // the client's newest, nil when it has none
+
+	// Unsure: several clients give no user name, and this computer doesn't tell
+	// their processes apart, so Client is a guess. They should be given one each.
+	Unsure bool
 }
 
 // Handler is the sidecar behind the SOCKS address. Its methods are called from

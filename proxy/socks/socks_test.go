@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"runtime"
 	"testing"
 	"time"
@@ -280,18 +281,64 @@ func TestUserNamesTellClientsApart(t *testing.T) {
 	until(t, func() bool { return s.Association("user alice") == nil }, func() string { return "an association outlives its connection" })
 }
 
-// TestOneProcessIsOneClient: without user names the process decides, and a
-// second association of it is no second client.
-func TestOneProcessIsOneClient(t *testing.T) {
+// TestProcessesTellClientsApart: without user names, and on Linux, the process
+// decides; a second association of it is no second client.
+func TestProcessesTellClientsApart(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("other systems' processes are not looked at")
+	}
 	s := start(t, Config{})
-	associate(t, s, "")
-	associate(t, s, "")
-	c, _ := connect(t, s, "", "tracker.invalid", 80)
+	for range 2 {
+		c := exec.Command(os.Args[0], "-test.run", "TestClientProcess")
+		c.Env = append(os.Environ(), "SOCKS_TEST_SERVER="+s.addr)
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		if _, err := io.ReadFull(out, make([]byte, 6)); err != nil { // its first answer: it has associations
+			t.Fatal(err)
+		}
+	}
+	seen := make(map[swarm.Client]int)
+	for seen["client 1"] < 3 || seen["client 2"] < 3 {
+		e := <-s.where
+		if e.from.Unsure || e.from.Assoc == nil || e.from.Assoc.Client() != e.from.Client {
+			t.Fatalf("%+v", e.from)
+		}
+		seen[e.from.Client]++
+	}
+	if len(seen) != 2 {
+		t.Errorf("the clients are %v", seen)
+	}
+	c, _ := connect(t, s, "", "tracker.invalid", 80) // this process, which is neither
 	c.say('x')
-	e := <-s.where
-	if runtime.GOOS == "linux" && (e.from.Client != "client 1" || s.Association("client 2") != nil) {
-		// The test is the sidecar's own process, which ownerOf leaves out: the
-		// two are strangers to it.
-		t.Logf("%v", e.from.Client)
+	for e := range s.where {
+		if e.said == "x" {
+			if !e.from.Unsure {
+				t.Errorf("a stranger is taken for %v", e.from.Client)
+			}
+			return
+		}
+	}
+}
+
+// TestClientProcess is such a client. It is killed.
+func TestClientProcess(t *testing.T) {
+	addr := os.Getenv("SOCKS_TEST_SERVER")
+	if addr == "" {
+		t.Skip("not called for")
+	}
+	s := &sidecar{addr: addr}
+	associate(t, s, "")
+	associate(t, s, "")
+	for {
+		c, _ := connect(t, s, "", "tracker.invalid", 80)
+		c.say('c')
+		os.Stdout.Write(c.hear(6))
+		time.Sleep(50 * time.Millisecond)
 	}
 }
