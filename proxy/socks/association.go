@@ -55,8 +55,7 @@ type Association struct {
 	locked bool           // addr was seen, not announced
 	given  bool           // the beacon was
 	inject []packet       // for ReadFrom
-	out    shares         // of who sends to the client
-	in     shares         // of whom the client sends to
+	flows  flows
 	fins   fins
 	ready  map[netip.AddrPort][]Session
 
@@ -353,7 +352,7 @@ func (v *virtual) WriteTo(b []byte, from net.Addr) (int, error) {
 		a := (*Association)(v)
 		a.mu.Lock()
 		now := time.Now()
-		share(&a.out, &a.in, p, b, now)
+		a.flows.toClient(p, b, now)
 		a.fins.sent(p, b, now)
 		a.mu.Unlock()
 		a.send(udpHeader{addr: p.Addr(), port: p.Port()}, b)
@@ -432,7 +431,7 @@ func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
 	to := h.addrPort()
 	a.mu.Lock()
 	now := time.Now()
-	share(&a.in, &a.out, to, body, now)
+	a.flows.fromClient(to, body, now)
 	ack := a.fins.answer(to, body, now)
 	a.mu.Unlock()
 	if ack != nil {

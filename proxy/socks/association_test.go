@@ -129,7 +129,7 @@ func TestBeaconTellsTheAddress(t *testing.T) {
 }
 
 // TestSixtyPeersComeInByUTP: each from its stand-in, all at once, each with
-// 128 KiB there and back. Nothing holds the µTP package back but our windows:
+// 64 KiB there and back. Nothing holds the µTP package back but our windows:
 // without them the sockets' buffers overflow and the transfers stall.
 func TestSixtyPeersComeInByUTP(t *testing.T) {
 	s := start(t, Config{})
@@ -142,7 +142,7 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 				return
 			}
 			go func() {
-				io.Copy(c, io.LimitReader(c, 128<<10))
+				io.Copy(c, io.LimitReader(c, 64<<10))
 				io.Copy(io.Discard, c)
 				c.Close()
 			}()
@@ -150,7 +150,7 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 	}()
 	a.packet(t, "tracker.invalid", 1, nil) // the client's first packet
 	assoc := s.Association("client 1")
-	want := make([]byte, 128<<10)
+	want := make([]byte, 64<<10)
 	rand.NewChaCha8([32]byte{}).Read(want)
 	backlog := make(chan struct{}, 30) // the client's, which is the same package, holds 50
 	var dialled, wg sync.WaitGroup

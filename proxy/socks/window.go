@@ -13,7 +13,8 @@ import (
 // a share of what the buffer behind it holds.
 const (
 	utpInFlight = 96 << 10 // bytes on their way to a client, or from it
-	utpLeast    = 2 << 10  // a share is no less: a packet and some
+	utpPayload  = 1384     // of a full packet of the µTP package's
+	utpLeast    = 3 << 10  // what a client may send us: libtorrent falters at less
 
 	shareEvery = 50 * time.Millisecond // who has sent in such a time has a share
 	maxFlows   = 4096
@@ -51,24 +52,35 @@ func (s *shares) turn(now time.Time) {
 	s.now, s.recent = t, 0
 }
 
-// window returns what one of them may have in flight.
-func (s *shares) window(now time.Time) uint32 {
+// each returns what one of them may have in flight.
+func (s *shares) each(now time.Time) int {
 	s.turn(now)
-	return uint32(max(utpInFlight/max(s.before, s.recent, 1), utpLeast))
+	return utpInFlight / max(s.before, s.recent, 1)
 }
 
-// share notes a µTP packet and cuts the window that it grants for the other
-// direction.
-func share(sent, granted *shares, standIn netip.AddrPort, b []byte, now time.Time) {
+// flows are the two directions of an association. The zero value is ready.
+type flows struct{ out, in shares }
+
+// toClient notes a packet to the client and cuts the window that it grants.
+func (f *flows) toClient(standIn netip.AddrPort, b []byte, now time.Time) {
 	if utpType(b) == utpData {
-		sent.sent(standIn, now)
+		f.out.sent(standIn, now)
 	}
-	cut(b, granted.window(now))
+	cut(b, max(f.in.each(now), utpLeast))
 }
 
-// cut lowers the window that a µTP packet grants.
-func cut(b []byte, most uint32) {
-	if binary.BigEndian.Uint32(b[12:]) > most {
-		binary.BigEndian.PutUint32(b[12:], most)
+// fromClient does the same for a packet from the client. The µTP package goes
+// by a window once it is overrun, so a packet is taken off.
+func (f *flows) fromClient(standIn netip.AddrPort, b []byte, now time.Time) {
+	if utpType(b) == utpData {
+		f.in.sent(standIn, now)
+	}
+	cut(b, max(f.out.each(now)-utpPayload, 0))
+}
+
+// cut lowers the window in a µTP packet.
+func cut(b []byte, most int) {
+	if int64(binary.BigEndian.Uint32(b[12:])) > int64(most) {
+		binary.BigEndian.PutUint32(b[12:], uint32(most))
 	}
 }

@@ -10,7 +10,7 @@ import (
 func TestWindowIsSharedByThoseWhoSend(t *testing.T) {
 	var s shares
 	now := time.Unix(1000, 0)
-	if got := s.window(now); got != utpInFlight {
+	if got := s.each(now); got != utpInFlight {
 		t.Errorf("nobody sends: %d, want %d", got, utpInFlight)
 	}
 	peer := func(i int) netip.AddrPort {
@@ -21,36 +21,60 @@ func TestWindowIsSharedByThoseWhoSend(t *testing.T) {
 			s.sent(peer(i), now)
 		}
 	}
-	if got := s.window(now); got != utpInFlight/4 {
+	if got := s.each(now); got != utpInFlight/4 {
 		t.Errorf("four send: %d, want %d", got, utpInFlight/4)
 	}
 	now = now.Add(shareEvery)
 	s.sent(peer(0), now)
-	if got := s.window(now); got != utpInFlight/4 {
+	if got := s.each(now); got != utpInFlight/4 {
 		t.Errorf("four have just sent: %d, want %d", got, utpInFlight/4)
 	}
 	now = now.Add(shareEvery)
-	if got := s.window(now); got != utpInFlight {
+	if got := s.each(now); got != utpInFlight {
 		t.Errorf("one has just sent: %d, want %d", got, utpInFlight)
 	}
 	for i := range maxFlows + 10 {
 		s.sent(peer(i), now)
 	}
-	if got := s.window(now); got != utpLeast || len(s.seen) > maxFlows {
-		t.Errorf("thousands send: %d, want %d; %d remembered", got, utpLeast, len(s.seen))
+	if got := s.each(now); got != utpInFlight/(maxFlows+10) || len(s.seen) > maxFlows {
+		t.Errorf("thousands send: %d, want little; %d remembered", got, len(s.seen))
 	}
-	if got := s.window(now.Add(time.Hour)); got != utpInFlight {
+	if got := s.each(now.Add(time.Hour)); got != utpInFlight {
 		t.Errorf("nobody sends any more: %d, want %d", got, utpInFlight)
 	}
 }
 
-func TestCutLowersAWindowOnly(t *testing.T) {
-	b := make([]byte, utpHeaderSize)
-	for _, c := range [][3]uint32{{1 << 20, 1000, 1000}, {500, 1000, 500}, {0, 1000, 0}} {
-		binary.BigEndian.PutUint32(b[12:], c[0])
-		cut(b, c[1])
-		if got := binary.BigEndian.Uint32(b[12:]); got != c[2] {
-			t.Errorf("cut(%d, %d) = %d, want %d", c[0], c[1], got, c[2])
+func TestWindowsAreCutInBothDirections(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for _, c := range []struct {
+		senders  int
+		out, in  int // the windows that reach the µTP package and the client
+		original uint32
+	}{
+		{1, utpInFlight - utpPayload, utpInFlight, 1 << 20},
+		{4, utpInFlight/4 - utpPayload, utpInFlight / 4, 1<<32 - 1},
+		{60, utpInFlight/60 - utpPayload, utpLeast, 1 << 20},
+		{1000, 0, utpLeast, 1 << 20},
+		{1, 500, 500, 500},
+		{1, 0, 0, 0},
+	} {
+		var f flows
+		var peer netip.AddrPort
+		for i := range c.senders {
+			peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1)
+			data := make([]byte, utpHeaderSize)
+			f.toClient(peer, data, now)
+			f.fromClient(peer, data, now)
+		}
+		b := make([]byte, utpHeaderSize)
+		window := func() int { return int(binary.BigEndian.Uint32(b[12:])) }
+		binary.BigEndian.PutUint32(b[12:], c.original)
+		if f.fromClient(peer, b, now); window() != c.out {
+			t.Errorf("%d send: the µTP package may send %d, want %d", c.senders, window(), c.out)
+		}
+		binary.BigEndian.PutUint32(b[12:], c.original)
+		if f.toClient(peer, b, now); window() != c.in {
+			t.Errorf("%d send: the client may send %d, want %d", c.senders, window(), c.in)
 		}
 	}
 }
