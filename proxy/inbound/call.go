@@ -22,6 +22,7 @@ type Call struct {
 	move chan *visit // a visit to go over to while line is still being opened
 
 	cancel context.CancelFunc // guarded by Desk.mu
+	over   bool               // guarded by Desk.mu
 	heard  bool               // the far client has answered; guarded by Desk.mu
 	fate   chan struct{}      // closed when it has, or when the call is over
 	once   sync.Once          // of end
@@ -147,7 +148,11 @@ func (c *Call) Serve(ctx context.Context, conn swarm.Conn) {
 	defer cancel()
 	c.desk.mu.Lock()
 	c.cancel = cancel
+	over := c.over
 	c.desk.mu.Unlock()
+	if over { // the client has dialled once more
+		return
+	}
 	hello, stop := context.WithTimeout(ctx, c.desk.config.Hello)
 	leg, err := scrub.Accept(hello, conn, c.key.hash)
 	stop()
@@ -178,6 +183,7 @@ func (c *Call) end() {
 			p.call = nil
 			d.tidy(c.key)
 		}
+		c.over = true
 		c.decide()
 		line, cancel := c.line, c.cancel
 		d.mu.Unlock()

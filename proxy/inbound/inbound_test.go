@@ -418,6 +418,35 @@ func TestClientThatDialsAgainLosesTheOldConnection(t *testing.T) {
 	})
 }
 
+func TestCallThatWasReplacedIsNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := new(network)
+		a, b := newSidecar(t, n.join(small), nil), n.join(great)
+		for range 2 { // the second finds a stream that waits for the client
+			first, err := a.desk.Dial(t.Context(), a.client, a.swarm, great)
+			if err != nil {
+				t.Fatal(err)
+			}
+			second, err := a.desk.Dial(t.Context(), a.client, a.swarm, great)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, conn := pipe(0)
+			go first.Serve(t.Context(), conn)
+			if err := expectEnd(client); err != nil {
+				t.Error(err)
+			}
+			second.Cancel()
+			stream, err := b.Dial(t.Context(), small)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stream.Write(hello(hash, 'B'))
+			synctest.Wait()
+		}
+	})
+}
+
 func TestErrorsOfADialReachTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := new(network)

@@ -281,6 +281,64 @@ func TestUserNamesTellClientsApart(t *testing.T) {
 	until(t, func() bool { return s.Association("user alice") == nil }, func() string { return "an association outlives its connection" })
 }
 
+// TestServeEndsWithAllItStarted: peers, half handshakes, dialling, µTP.
+func TestServeEndsWithAllItStarted(t *testing.T) {
+	s := start(t, Config{})
+	s.peer = func(ctx context.Context, _ Origin, a netip.AddrPort) (Session, error) {
+		if a.Port() == 1 {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return serving(echo), nil
+	}
+	l, err := Listen("127.0.0.1:0", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.addr = l.Addr().String()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l) }()
+
+	dial(t, s).say(5)
+	peer, _ := connect(t, s, "", standIn, 6881)
+	peer.say('x')
+	peer.hear(1)
+	waiting := dial(t, s)
+	waiting.login("", "")
+	waiting.say(5, 1, 0, 1, 198, 18, 5, 5, 0, 1)
+	a := associate(t, s, "")
+	sock := a.utp(t)
+	a.packet(t, "tracker.invalid", 1, nil)
+	inside := make(chan error, 1)
+	go func() {
+		c, err := s.Association("client 1").Dial(t.Context(), netip.MustParseAddrPort(standIn+":6881"))
+		if err == nil {
+			_, err = io.ReadAll(c)
+		}
+		inside <- err
+	}()
+	if _, err := sock.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	sock.DialContext(t.Context(), "", standIn+":7")
+	if _, err := sock.DialContext(t.Context(), "", standIn+":7"); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Fatal("Serve goes on")
+	}
+	<-inside
+	peer.ended()
+	waiting.ended()
+	if s.Associations() != 0 {
+		t.Error("associations are left")
+	}
+}
+
 // TestProcessesTellClientsApart: without user names, and on Linux, the process
 // decides; a second association of it is no second client.
 func TestProcessesTellClientsApart(t *testing.T) {
