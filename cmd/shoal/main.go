@@ -45,7 +45,7 @@ There is no public Shoal network yet: "shoal demo" shows one on this machine,
 "shoal testnet" starts one to try things on.`,
 		Version:         version,
 		HideHelpCommand: true,
-		Commands:        []*cli.Command{proxyCommand, runCommand, relayCommand, testnetCommand, demoCommand},
+		Commands:        []*cli.Command{proxyCommand, runCommand, setupCommand, doctorCommand, relayCommand, testnetCommand, demoCommand},
 		CommandNotFound: func(_ *cli.Context, name string) {
 			fail(2, fmt.Errorf("there is no command %q: see shoal --help", name))
 		},

@@ -1,0 +1,81 @@
+// Package doctor says by what a torrent client could give its user away: what
+// it does past the sidecar, and the setting that closes it.
+// Not here: how a client's settings are read and written (package setup).
+//
+// judge.go decides, on facts alone; look.go collects them.
+package doctor
+
+import (
+	"net/netip"
+
+	"github.com/shoal-p2p/shoal/proxy/setup"
+	"github.com/shoal-p2p/shoal/proxy/setup/proc"
+)
+
+// Facts are what is known of one client.
+type Facts struct {
+	Client  setup.Client
+	Profile setup.Profile
+	Known   bool // the settings could be read; else Profile means nothing
+	Running bool
+	Live    bool // the client itself said its settings; else its file did
+
+	Sandbox bool // it runs inside shoal run, whose only way out is the sidecar
+
+	Sight   Sight         // whether Sockets are all that it has
+	Sockets []proc.Socket //
+	Groups  []netip.Addr  // multicast groups that somebody joined in its network
+	IPv6    bool          // its network has an address of the IPv6 internet's
+
+	SOCKS netip.AddrPort // where the sidecar is
+}
+
+// Sight is how much could be seen of a client's sockets.
+type Sight uint8
+
+// The sights.
+const (
+	Seen    Sight = iota
+	Nothing       // it does not run, or this system does not show them
+	Denied        // it is another user's
+)
+
+// Sidecar is what is known of it.
+type Sidecar struct {
+	SOCKS   netip.AddrPort
+	Answers bool   // SOCKS5 is spoken there
+	Page    bool   // its status page answers
+	Ready   bool   // as the page says
+	Why     string // as the page says
+}
+
+// Level is how bad a finding is.
+type Level uint8
+
+// The levels.
+const (
+	Note    Level = iota // nothing gets out, but something may not work
+	Unknown              // it can't be said
+	Leak                 // somebody outside learns something
+)
+
+// String returns the level's word in a report.
+func (l Level) String() string { return [...]string{"note", "unknown", "leak"}[l] }
+
+// Finding is one thing to report.
+type Finding struct {
+	Level Level
+	What  string // one word for it, the same for every client
+	Says  string // what happens, and how it was seen
+	Close string // the setting that closes it; "" for none
+}
+
+// Clean says if there is nothing to close.
+func Clean(all []Finding) bool {
+	for _, f := range all {
+		if f.Level > Note {
+			return false
+		}
+	}
+	return true
+}

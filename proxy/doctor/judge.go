@@ -1,0 +1,213 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/shoal-p2p/shoal/proxy/setup"
+)
+
+// The ports and groups by which clients look around in their own network.
+const (
+	portLSD    = 6771
+	portUPnP   = 1900
+	portNATPMP = 5351
+)
+
+var groupsLSD = []netip.Addr{netip.MustParseAddr("239.192.152.143"), netip.MustParseAddr("ff15::efc0:988f")}
+
+// Judge returns what is to say of one client, what is worst first.
+func Judge(f Facts) []Finding {
+	j := &judge{Facts: f}
+	switch {
+	case f.Sandbox:
+		j.sandboxed()
+	case !f.Known:
+		j.say(Unknown, "settings", "its settings can't be read", unknownSettings[f.Client])
+		j.network()
+	default:
+		j.proxy()
+		j.discovery()
+		j.fetches()
+		j.network()
+		j.rest()
+	}
+	slices.SortStableFunc(j.all, func(a, b Finding) int { return int(b.Level) - int(a.Level) })
+	return j.all
+}
+
+// JudgeSidecar returns what is to say of the sidecar.
+func JudgeSidecar(s Sidecar) []Finding {
+	j := &judge{}
+	switch {
+	case s.Answers && !s.Page:
+		j.say(Unknown, "sidecar", fmt.Sprintf("something speaks SOCKS5 at %v, but no status page of Shoal's answers: another program's proxy would carry everything outside", s.SOCKS),
+			"name the sidecar's addresses with --socks and --status, as shoal proxy printed them")
+	case !s.Answers:
+		j.say(Note, "sidecar", fmt.Sprintf("nothing answers at %v: clients that are set to it reach nobody, and nothing gets out", s.SOCKS), "start it: shoal proxy")
+	case !s.Ready:
+		j.say(Note, "sidecar", "it is not ready: "+s.Why, "")
+	}
+	return j.all
+}
+
+type judge struct {
+	Facts
+	all []Finding
+}
+
+func (j *judge) say(l Level, what, says, close string) {
+	j.all = append(j.all, Finding{l, what, says, close})
+}
+
+// leak reports one with the setting that closes it.
+func (j *judge) leak(what, says string) { j.say(Leak, what, says, remedy(j.Client, what)) }
+
+// sandboxed is a client that has no way out but the sidecar.
+func (j *judge) sandboxed() {
+	if j.Known && j.Profile.Proxy != "" {
+		j.say(Note, "proxy", "it runs inside shoal run, where nothing answers at the proxy it is set to", "set no proxy; or shoal setup "+string(j.Client)+" --undo")
+	}
+}
+
+// proxy is about peers, trackers and names.
+func (j *judge) proxy() {
+	p := j.Profile
+	if j.Client == setup.Transmission {
+		j.leak("peers", "it connects to peers and trackers directly, since it has no SOCKS for them")
+		return
+	}
+	switch {
+	case p.Proxy == "":
+		j.leak("peers", "it connects to peers and trackers directly: no proxy is set")
+		return
+	case p.Proxy != "socks5":
+		j.leak("proxy", fmt.Sprintf("its proxy is of the kind %s, which carries no UDP", p.Proxy))
+	case !j.toSidecar():
+		j.leak("proxy", fmt.Sprintf("its proxy is at %s and not Shoal's, at %v", p.ProxyAddr, j.SOCKS))
+	}
+	if !p.PeersProxied {
+		j.leak("peers", "it connects to peers directly, past its proxy")
+	}
+	if !p.TrackersProxied {
+		j.leak("trackers", "it asks trackers directly, past its proxy")
+	}
+	if !p.NamesProxied {
+		j.leak("names", "it looks up the names of trackers in the system's DNS")
+	}
+}
+
+// toSidecar says if the client's proxy is the sidecar.
+func (j *judge) toSidecar() bool {
+	at, err := netip.ParseAddrPort(strings.Replace(j.Profile.ProxyAddr, "localhost:", "127.0.0.1:", 1))
+	return err == nil && at == j.SOCKS
+}
+
+// carried says if what the BitTorrent part does goes through a SOCKS5 proxy.
+// libtorrent, which qBittorrent and Deluge are made of, then neither listens
+// nor looks around in its network.
+func (j *judge) carried() bool { return j.Profile.Proxy == "socks5" && j.Profile.PeersProxied }
+
+// discovery is what the client tells its own network and the DHT.
+func (j *judge) discovery() {
+	p := j.Profile
+	switch {
+	case p.DHT && p.DHTNames:
+		j.leak("dns", "it looks up the first nodes of the DHT in the system's DNS, whatever its proxy is")
+	case p.DHT && !j.carried():
+		j.leak("dht", "it talks to the DHT directly")
+	}
+	if j.has(func(udp bool, port uint16) bool { return udp && port == portLSD }) {
+		j.leak("lsd", fmt.Sprintf("it takes part in local service discovery: it holds UDP port %d, and multicasts the info-hashes of its torrents", portLSD))
+	} else if p.LSD && !j.carried() {
+		j.leak("lsd", "it multicasts the info-hashes of its torrents in the local network (local service discovery)")
+	} else if j.Running && p.LSD && j.joinedLSD() {
+		j.say(Note, "lsd", "some program on this computer has joined the group of local service discovery", "")
+	}
+	if j.has(func(udp bool, port uint16) bool { return udp && port == portUPnP }) {
+		j.leak("upnp", fmt.Sprintf("it asks the router by UPnP to forward a port: it holds UDP port %d", portUPnP))
+	} else if p.UPnP && !j.carried() {
+		j.leak("upnp", fmt.Sprintf("it asks the router by UPnP (UDP port %d) to forward a port", portUPnP))
+	}
+	if p.NATPMP && !j.carried() {
+		j.leak("nat-pmp", fmt.Sprintf("it asks the router by NAT-PMP (UDP port %d) to forward a port", portNATPMP))
+	}
+}
+
+// has says if the client holds a socket with such a local port.
+func (j *judge) has(port func(udp bool, port uint16) bool) bool {
+	for _, s := range j.Sockets {
+		if port(s.UDP, s.Local.Port()) {
+			return true
+		}
+	}
+	return false
+}
+
+func (j *judge) joinedLSD() bool {
+	return slices.ContainsFunc(j.Groups, func(g netip.Addr) bool { return slices.Contains(groupsLSD, g) })
+}
+
+// fetches is what the program around the client asks for.
+func (j *judge) fetches() {
+	p := j.Profile
+	if p.GeoIP && !p.OtherProxied {
+		j.leak("geoip", "it downloads a table of countries directly")
+	}
+	if p.RSS && !p.RSSProxied {
+		j.leak("rss", "it fetches feeds directly")
+	}
+	for _, name := range p.Fetches {
+		j.say(Leak, "fetch", "it fetches from its makers' or others' servers directly ("+name+")", "set "+name+" to false")
+	}
+	if p.ReverseDNS {
+		j.leak("reverse-dns", "it asks the system's DNS for the names of its peers")
+	}
+}
+
+// network is what the sockets show, whatever the settings say.
+func (j *judge) network() {
+	if j.Sight == Denied {
+		j.say(Unknown, "sockets", "its sockets can't be seen, since it is another user's", "look as that user, or as root")
+	}
+	open, direct := 0, 0
+	for _, s := range j.Sockets {
+		own := s.Local.Port() == uint16(j.Profile.ControlPort) && !s.UDP
+		switch {
+		case s.UDP:
+		case s.Listening && own && !s.Local.Addr().IsLoopback():
+			j.say(Note, "control", fmt.Sprintf("its own page or daemon, at port %d, can be reached from other computers", j.Profile.ControlPort), "let it listen on 127.0.0.1")
+		case s.Listening && !s.Local.Addr().IsLoopback():
+			open++
+		case !s.Listening && !own && !s.Remote.Addr().IsLoopback() && s.Remote.IsValid() && !j.isProxy(s.Remote):
+			direct++
+		}
+	}
+	if open > 0 {
+		j.leak("listen", "it takes connections from outside: whoever finds its port learns what it shares")
+	}
+	if direct > 0 {
+		j.leak("direct", fmt.Sprintf("it has %d connections to others that do not go through the sidecar", direct))
+	}
+}
+
+func (j *judge) isProxy(a netip.AddrPort) bool {
+	return a == j.SOCKS || a.String() == j.Profile.ProxyAddr && j.toSidecar()
+}
+
+func (j *judge) rest() {
+	p := j.Profile
+	if j.IPv6 && (p.TellsIPv6 || !j.carried()) {
+		j.leak("ipv6", "it tells its peers and trackers this computer's IPv6 address")
+	}
+	if p.ChecksHTTPS {
+		j.say(Note, "https", "it checks the certificates of HTTPS trackers: those fail unless it is told of Shoal's own authority; nothing gets out, and other trackers work", remedy(j.Client, "https"))
+	}
+	if !j.Running {
+		j.say(Note, "idle", "it does not run: only its settings were looked at", "")
+	} else if j.Sight == Nothing {
+		j.say(Note, "sockets", "this system does not show its sockets: only its settings were looked at", "")
+	}
+}
