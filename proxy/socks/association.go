@@ -68,33 +68,59 @@ type packet struct {
 	body []byte
 }
 
-// associate serves a UDP association until the client closes conn.
+// associate serves a UDP association until the client closes conn, or ctx ends.
 func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, port int) {
-	local, err1 := netip.ParseAddrPort(conn.LocalAddr().String())
-	remote, err2 := netip.ParseAddrPort(conn.RemoteAddr().String())
-	if err1 != nil || err2 != nil {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a, err := s.newAssociation(ctx, conn, user, port)
+	if err != nil {
+		s.config.Count(status.Full)
+		conn.Write(associated(1, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))) // a general failure
 		return
+	}
+	a.wg.Go(a.acceptLoop)
+	relay := a.udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	if _, err = conn.Write(associated(0, relay)); err == nil {
+		io.Copy(io.Discard, conn)
+	}
+	s.remove(a)
+	cancel()
+	a.sock.CloseNow()
+	a.wg.Wait()
+	for _, l := range a.ready {
+		for _, session := range l {
+			session.Cancel()
+		}
+	}
+}
+
+// newAssociation opens the relay, and makes it one of the server's.
+func (s *Server) newAssociation(ctx context.Context, conn swarm.Conn, user string, port int) (*Association, error) {
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return nil, err
+	}
+	remote, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return nil, err
 	}
 	udp, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(local.Addr(), 0)))
 	if err != nil {
-		return // go-socks5 tells the client
+		return nil, err
 	}
 	udp.SetReadBuffer(udpBuffer)
 	udp.SetWriteBuffer(udpBuffer)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	a := &Association{
-		server: s,
-		user:   user,
-		remote: remote.Addr().Unmap(),
-		ctx:    ctx,
-		udp:    udp,
-		syns:   newSyns(),
-		jobs:   make(chan struct{}, maxJobs),
-		ready:  make(map[netip.AddrPort][]Session),
-		fins:   make(fins),
-		heard:  make(chan struct{}),
-
+		server:   s,
+		user:     user,
+		remote:   remote.Addr().Unmap(),
+		ctx:      ctx,
+		udp:      udp,
+		syns:     newSyns(),
+		jobs:     make(chan struct{}, maxJobs),
+		fins:     make(fins),
+		ready:    make(map[netip.AddrPort][]Session),
+		heard:    make(chan struct{}),
 		admitted: make(chan struct{}),
 	}
 	if user == "" {
@@ -108,34 +134,22 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 	}
 	if a.sock, err = utp.NewSocketFromPacketConn((*virtual)(a)); err != nil {
 		udp.Close()
-		return
+		return nil, err
 	}
 	ok := s.add(a)
 	close(a.admitted)
 	if !ok {
-		s.config.Count(status.Full)
-		udp.Close()
 		a.sock.CloseNow()
-		return
+		return nil, errMany
 	}
-	a.wg.Go(a.acceptLoop)
-	if _, err = conn.Write(associated(udp.LocalAddr().(*net.UDPAddr).AddrPort())); err == nil {
-		io.Copy(io.Discard, conn) // until the client hangs up, or ctx ends
-	}
-	s.remove(a)
-	cancel()
-	a.sock.CloseNow()
-	a.wg.Wait()
-	for _, l := range a.ready {
-		for _, session := range l {
-			session.Cancel()
-		}
-	}
+	return a, nil
 }
 
-// associated is the reply that a relay at a serves the association.
-func associated(a netip.AddrPort) []byte {
-	b := []byte{5, 0, 0, kindIPv4}
+var errMany = errors.New("socks: too many UDP associations")
+
+// associated is the reply to ASSOCIATE: its code, and where the relay is.
+func associated(code byte, a netip.AddrPort) []byte {
+	b := []byte{5, code, 0, kindIPv4}
 	ip := a.Addr().Unmap()
 	if ip.Is6() {
 		b[3] = kindIPv6

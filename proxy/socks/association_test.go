@@ -261,7 +261,9 @@ func TestAssociationsAreBounded(t *testing.T) {
 	}
 	c := dial(t, s)
 	c.login("one more", "")
-	c.say(5, 3, 0, 1, 0, 0, 0, 0, 0, 0)
+	if code, _ := c.request(3, "0.0.0.0", 0); code != 1 {
+		t.Errorf("one more is reply %d, want 1", code)
+	}
 	c.ended()
 	s.counted(t, status.Full, 1)
 }
