@@ -23,7 +23,7 @@ const (
 )
 
 // distance measures one stream over distant links, and a second one that joins
-// it: of another client of the sink's sidecar to the same source.
+// it: to another client of the source's sidecar, in the same swarm.
 func distance(ctx context.Context, b *bench) error {
 	dir, err := b.folder("distance")
 	if err != nil {
@@ -66,17 +66,12 @@ const never = 999
 
 // distant measures one round.
 func distant(e *ends, n *testnet.Net, s *Section, round int, alone, both time.Duration) error {
-	h := hashes(1)
-	var ways [2]peer.Way
-	for i := range ways {
-		w, err := e.must(meeting{from: n.Sidecars[0], to: n.Sidecars[1], user: fmt.Sprintf("user%d-%d", round, i), hashes: h})
-		if err != nil {
-			return err
-		}
-		ways[i] = w[0]
+	ways, err := e.must(meeting{from: n.Sidecars[0], to: n.Sidecars[1], users: []string{"one", "two"}, hashes: hashes(1)})
+	if err != nil {
+		return err
 	}
 	var pulled [2]peer.Pulled
-	errs := make(chan error, len(ways))
+	errs := make(chan error, len(pulled))
 	pull := func(i int, limit time.Duration) {
 		var err error
 		pulled[i], err = e.pull(peer.Pull{Ways: ways[i : i+1], Bytes: 1 << 40, Limit: limit, Every: sampleEvery})
@@ -86,7 +81,7 @@ func distant(e *ends, n *testnet.Net, s *Section, round int, alone, both time.Du
 	time.Sleep(alone)
 	most, err := mostResident(n)
 	go pull(1, both)
-	for range ways {
+	for range pulled {
 		if err := <-errs; err != nil {
 			return err
 		}

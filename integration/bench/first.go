@@ -102,7 +102,7 @@ func started(ctx context.Context, e *ends, n *testnet.Net, s *Section, row strin
 		return err
 	}
 	if out.missing > 0 {
-		return fmt.Errorf("a new sidecar's client found nobody: %s", out.firstProblems)
+		return fmt.Errorf("a new sidecar's client found nobody: %s", out.trouble)
 	}
 	s.add(row, "first announce", "ms", ms(out.sink[0].Answered))
 	s.add(row, "first peer heard of", "ms", ms(out.sink[0].Found))

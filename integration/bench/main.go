@@ -107,6 +107,10 @@ func run(args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the program, and with it its children
+		fmt.Fprintln(os.Stderr, "bench: stopping after what is being measured; once more to stop at once")
+	})()
 	b := &bench{shoal: filepath.Join(*bin, "shoal"), tracker: filepath.Join(*bin, "shoal-tracker"), quick: *quick, rounds: *rounds}
 	if *quick {
 		b.rounds = 1

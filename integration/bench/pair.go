@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/shoal-p2p/shoal/integration/bench/child"
 	"github.com/shoal-p2p/shoal/integration/bench/meter"
 	"github.com/shoal-p2p/shoal/integration/bench/peer"
 	"github.com/shoal-p2p/shoal/integration/testnet"
@@ -49,9 +48,9 @@ func mostResident(n *testnet.Net) (most int64, err error) {
 // behind another.
 type meeting struct {
 	from, to *testnet.Sidecar // the source's, the sink's
-	user     string           // of the sink at its sidecar; "" for none
+	users    []string         // of the source at its sidecar, each a peer of the sink's; none: one without a name
 	hashes   []peer.Hash
-	limit    time.Duration // 0: meetLimit
+	limit    time.Duration // for each end; 0: meetLimit
 }
 
 // meetLimit is how long it may take until a sink hears of a source.
@@ -59,38 +58,50 @@ const meetLimit = 30 * time.Second
 
 // met is what became of it.
 type met struct {
-	ways          []peer.Way // of the sink, one for each swarm; To is "" where it found nobody
-	source, sink  []peer.Swarm
-	missing       int // swarms where the sink found nobody
-	firstProblems string
+	ways         []peer.Way // of the sink, for each swarm as many as the source has users; To is "" where it found nobody
+	source, sink []peer.Swarm
+	missing      int    // ways where the sink found nobody
+	trouble      string // of the first of them
 }
+
+// atOnce is how many torrents a client announces at the same time.
+const atOnce = 32
 
 // meet announces both ends until they know of each other in every swarm.
 func (e *ends) meet(m meeting) (out met, err error) {
 	if m.limit == 0 {
 		m.limit = meetLimit
 	}
-	var from, to peer.Announced
-	o := peer.Announce{SOCKS: m.from.SOCKS, Hashes: m.hashes, Port: e.port, Limit: m.limit, AtOnce: 32}
-	if err := e.source.Call("Peer.Announce", o, &from); err != nil {
-		return out, err
+	if len(m.users) == 0 {
+		m.users = []string{""}
 	}
-	o = peer.Announce{SOCKS: m.to.SOCKS, User: m.user, Hashes: m.hashes, Peers: 1, Limit: m.limit, AtOnce: 32}
+	for _, user := range m.users {
+		var from peer.Announced
+		o := peer.Announce{SOCKS: m.from.SOCKS, User: user, Hashes: m.hashes, Port: e.port, Limit: m.limit, AtOnce: atOnce}
+		if err := e.source.Call("Peer.Announce", o, &from); err != nil {
+			return out, err
+		}
+		out.source = from.Swarms
+	}
+	var to peer.Announced
+	o := peer.Announce{SOCKS: m.to.SOCKS, Hashes: m.hashes, Peers: len(m.users), Limit: m.limit, AtOnce: atOnce}
 	if err := e.sink.Call("Peer.Announce", o, &to); err != nil {
 		return out, err
 	}
-	out.source, out.sink = from.Swarms, to.Swarms
+	out.sink = to.Swarms
 	for i, s := range to.Swarms {
-		way := peer.Way{SOCKS: m.to.SOCKS, User: m.user, Hash: m.hashes[i]}
-		if len(s.Peers) > 0 {
-			way.To = s.Peers[0]
-		} else {
-			out.missing++
-			if out.firstProblems == "" {
-				out.firstProblems = fmt.Sprintf("the source heard %q, the sink %q", from.Swarms[i].Trouble, s.Trouble)
+		for k := range m.users {
+			way := peer.Way{SOCKS: m.to.SOCKS, Hash: m.hashes[i]}
+			if k < len(s.Peers) {
+				way.To = s.Peers[k]
+			} else {
+				out.missing++
+				if out.trouble == "" {
+					out.trouble = fmt.Sprintf("the source heard %q, the sink %q", out.source[i].Trouble, s.Trouble)
+				}
 			}
+			out.ways = append(out.ways, way)
 		}
-		out.ways = append(out.ways, way)
 	}
 	return out, nil
 }
@@ -99,7 +110,7 @@ func (e *ends) meet(m meeting) (out met, err error) {
 func (e *ends) must(m meeting) ([]peer.Way, error) {
 	out, err := e.meet(m)
 	if err == nil && out.missing > 0 {
-		err = fmt.Errorf("%d of %d swarms: the sink found no source: %s", out.missing, len(m.hashes), out.firstProblems)
+		err = fmt.Errorf("%d of %d peers were not found by the sink: %s", out.missing, len(out.ways), out.trouble)
 	}
 	return out.ways, err
 }
@@ -109,11 +120,4 @@ func hashes(n int) (hs []peer.Hash) {
 		hs = append(hs, peer.RandomHash())
 	}
 	return hs
-}
-
-// stopAll stops children.
-func stopAll(cs []*child.Child) {
-	for _, c := range cs {
-		c.Stop()
-	}
 }

@@ -57,7 +57,7 @@ func manySwarms(ctx context.Context, b *bench, name string, count int, limit tim
 	s.add("both", "reached", "torrents", float64(reached))
 	s.atLeast("torrents of one client that are reached", float64(reached), float64(count), "torrents")
 	if reached < count {
-		s.note("the first that was not reached: %s%s", out.firstProblems, trouble)
+		s.note("the first that was not reached: %s%s", out.trouble, trouble)
 	}
 	return held(ctx, s, n.Sidecars, "with all")
 }

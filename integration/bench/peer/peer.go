@@ -5,6 +5,32 @@
 // Not here: what is between the ends; files, hashes and requests for pieces.
 package peer
 
+import "sync"
+
 // Peer is the service of a process that is an end (package child). One process
 // may be a source and a sink.
-type Peer struct{}
+type Peer struct {
+	mu  sync.Mutex
+	cut chan struct{} // guarded by mu; closed by Cut, nil while nobody waits for that
+}
+
+// Cut ends every Pull under way, well.
+func (p *Peer) Cut(struct{}, *struct{}) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut != nil {
+		close(p.cut)
+		p.cut = nil
+	}
+	return nil
+}
+
+// whenCut returns what is closed by the next Cut.
+func (p *Peer) whenCut() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cut == nil {
+		p.cut = make(chan struct{})
+	}
+	return p.cut
+}

@@ -50,6 +50,26 @@ func TestASourceStopsWhenItsTimeIsOver(t *testing.T) {
 	}
 }
 
+func TestACutEndsAPullWell(t *testing.T) {
+	p, addr := source(t)
+	done := make(chan error)
+	var got Pulled
+	go func() {
+		done <- p.Pull(Pull{Ways: []Way{{To: addr}}, Bytes: 1 << 40, Limit: time.Minute}, &got)
+	}()
+	for over := false; !over; { // it may not have begun
+		p.Cut(struct{}{}, nil)
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("Pull = %v, want no error", err)
+			}
+			over = true
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 func TestAnswersAreTimedOneByOne(t *testing.T) {
 	p, addr := source(t)
 	var got Asked

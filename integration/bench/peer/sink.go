@@ -118,8 +118,9 @@ func (p *Pulled) Time() time.Duration {
 }
 
 // Pull opens every way, orders on all at the same time, and returns when the
-// last source has said that there is no more.
+// last source has said that there is no more, or after Cut.
 func (p *Peer) Pull(o Pull, out *Pulled) error {
+	cut := p.whenCut()
 	conns := make([]*greeted, len(o.Ways))
 	err := each(len(o.Ways), func(i int) (err error) {
 		conns[i], err = o.Ways[i].open()
@@ -142,7 +143,12 @@ func (p *Peer) Pull(o Pull, out *Pulled) error {
 	start := time.Now()
 	out.Start = start.UnixNano()
 	return each(len(conns), func(i int) error {
-		return receive(conns[i], wire, start, limit, o.Every, &out.Streams[i])
+		r := receiver{conn: conns[i], start: start, every: o.Every, cut: cut}
+		conns[i].SetDeadline(start.Add(limit + maxDrain))
+		if _, err := conns[i].Write(wire); err != nil {
+			return fmt.Errorf("peer: order: %w", err)
+		}
+		return r.run(&out.Streams[i])
 	})
 }
 
@@ -160,53 +166,74 @@ func each(n int, f func(i int) error) error {
 // readSize is what a sink reads at once at most, bytes.
 const readSize = 256 << 10
 
-// receive counts what comes until the source has done.
-func receive(conn net.Conn, wire []byte, start time.Time, limit, every time.Duration, s *Stream) error {
-	conn.SetDeadline(start.Add(limit + maxDrain))
-	if _, err := conn.Write(wire); err != nil {
-		return fmt.Errorf("peer: order: %w", err)
-	}
-	var n atomic.Int64
+// receiver counts what comes over one way.
+type receiver struct {
+	conn  net.Conn
+	start time.Time
+	every time.Duration
+	cut   <-chan struct{}
+
+	n atomic.Int64
+}
+
+// run counts until the source has done, or cut is closed.
+func (r *receiver) run(s *Stream) error {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	if every > 0 {
-		wg.Go(func() { s.Samples = sample(&n, start, every, done) })
+	if r.every > 0 {
+		wg.Go(func() { s.Samples = r.sample(done) })
 	}
+	wg.Go(func() {
+		select {
+		case <-r.cut:
+			r.conn.Close()
+		case <-done:
+		}
+	})
 	defer wg.Wait()
 	defer close(done)
 	b := make([]byte, readSize)
 	for {
-		k, err := conn.Read(b)
+		k, err := r.conn.Read(b)
 		if k > 0 {
-			s.Last = time.Since(start)
-			if n.Add(int64(k)) == int64(k) {
+			s.Last = time.Since(r.start)
+			if r.n.Add(int64(k)) == int64(k) {
 				s.First = s.Last
 			}
 		}
-		if err == nil {
-			continue
+		if err != nil {
+			s.Bytes = r.n.Load()
+			return r.judge(s.Bytes, err)
 		}
-		s.Bytes = n.Load()
-		switch {
-		case err != io.EOF:
-			return fmt.Errorf("peer: after %d bytes: %w", s.Bytes, err)
-		case s.Bytes == 0 || s.Bytes%pieceSize != 0:
-			return fmt.Errorf("peer: %d bytes came, no whole number of pieces", s.Bytes)
-		}
-		return nil
 	}
 }
 
-func sample(n *atomic.Int64, start time.Time, every time.Duration, done <-chan struct{}) (samples []int64) {
-	tick := time.NewTicker(every)
+// judge says whether n bytes and then err are all that the source sent.
+func (r *receiver) judge(n int64, err error) error {
+	select {
+	case <-r.cut:
+		return nil
+	default:
+	}
+	switch {
+	case err != io.EOF:
+		return fmt.Errorf("peer: after %d bytes: %w", n, err)
+	case n == 0 || n%pieceSize != 0:
+		return fmt.Errorf("peer: %d bytes came, no whole number of pieces", n)
+	}
+	return nil
+}
+
+func (r *receiver) sample(done <-chan struct{}) (samples []int64) {
+	tick := time.NewTicker(r.every)
 	defer tick.Stop()
 	for {
 		select {
 		case <-done:
 			return samples
 		case now := <-tick.C:
-			for int64(len(samples)) < int64(now.Sub(start)/every) { // a tick that was missed
-				samples = append(samples, n.Load())
+			for int64(len(samples)) < int64(now.Sub(r.start)/r.every) { // a tick that was missed
+				samples = append(samples, r.n.Load())
 			}
 		}
 	}
