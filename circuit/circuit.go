@@ -84,6 +84,7 @@ type Circuit struct {
 	room    int            // guarded by mu: at least so many cells may go
 	pending link.Queue     // guarded by mu: control messages, not sealed, that wait for credit
 	waiters waiters        // guarded by mu: streams that wait for room
+	woken   *entry         // guarded by mu: the one whose turn it is, until it has seen that
 	blocked atomic.Bool    // pending or waiters have some; written under mu
 
 	streamsMu sync.Mutex

@@ -31,6 +31,20 @@ func (w *waiters) add(e *entry) {
 	w.last = e
 }
 
+// addFirst is add for a stream whose turn it is still.
+func (w *waiters) addFirst(e *entry) {
+	if e.place.in {
+		return
+	}
+	e.place = place{in: true, next: w.first}
+	if w.first == nil {
+		w.last = e
+	} else {
+		w.first.place.prev = e
+	}
+	w.first = e
+}
+
 func (w *waiters) remove(e *entry) {
 	if !e.place.in {
 		return
@@ -57,14 +71,17 @@ func (c *Circuit) roomChanged() {
 }
 
 // flush sends control messages, then wakes the first stream that waits, which
-// in its turn wakes the next. Caller holds mu.
+// once it has sent something wakes the next. Caller holds mu.
 func (c *Circuit) flush() {
 	for c.pending.Len() > 0 && c.may(0) {
 		c.put(c.pending.Pop())
 	}
-	if e := c.waiters.first; e != nil && c.pending.Len() == 0 && c.may(cell.Reserve) {
+	if e := c.waiters.first; e != nil && c.woken == nil && c.pending.Len() == 0 && c.may(cell.Reserve) {
 		c.waiters.remove(e)
-		e.turn = turnCells
+		c.woken = e
+		if e.turn == 0 {
+			e.turn = turnCells
+		}
 		e.look()
 	}
 	c.blocked.Store(c.pending.Len() > 0 || c.waiters.first != nil)
@@ -161,8 +178,7 @@ func (s sender) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
 		}
 		c.mu.Lock()
 		c.waiters.remove(s.e)
-		s.e.turn = 0
-		c.flush() // if it was woken it is the next one's turn
+		s.leave()
 		c.mu.Unlock()
 		return stream.ErrCancelled
 	}
@@ -173,18 +189,33 @@ func (s sender) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
 func (s sender) ready() bool {
 	c, e := s.c, s.e
 	if e.sent >= e.allowed.Load() {
-		e.turn = 0
-		c.flush()    // others may
+		s.leave()
 		return false // ALLOW wakes it
 	}
-	first := c.pending.Len() == 0 && (e.turn > 0 || c.waiters.first == nil)
-	if first && c.may(cell.Reserve) {
+	first := c.waiters.first == nil && c.woken == nil || e.turn > 0
+	if c.woken == e {
+		c.woken = nil
+	}
+	if first && c.pending.Len() == 0 && c.may(cell.Reserve) {
 		return true
 	}
-	c.waiters.add(e)
+	if e.turn > 0 {
+		c.waiters.addFirst(e)
+	} else {
+		c.waiters.add(e)
+	}
 	c.blocked.Store(true) // before room is looked at: what comes later is told of
 	c.flush()
 	return false
+}
+
+// leave gives up the stream's turn. The caller holds c.mu.
+func (s sender) leave() {
+	s.e.turn = 0
+	if s.c.woken == s.e {
+		s.c.woken = nil
+	}
+	s.c.flush()
 }
 
 // put seals and sends a record. The caller holds c.mu.

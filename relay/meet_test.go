@@ -17,7 +17,7 @@ import (
 func inMemory(t *testing.T, relays int, f func(t *testing.T, n *network)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		f(t, startNetwork(t, relays, newFabric(linktest.Shape{Delay: time.Millisecond})))
+		f(t, startNetwork(t, relays, linktest.NewNet(linktest.Shape{Delay: time.Millisecond})))
 	})
 }
 

@@ -6,7 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -29,7 +28,7 @@ type network struct {
 	relays  []path.Relay
 	servers []*hop.Server
 	meets   []*meeting
-	fabric  *fabric // nil: loopback
+	memory  *linktest.Net // nil: loopback
 	run     func(func())
 }
 
@@ -44,8 +43,8 @@ func verify(_ [32]byte, body []byte) (token [cell.TokenSize]byte, err error) {
 
 func step() uint32 { return onion.Step(time.Now()) }
 
-// startNetwork starts n relays; with a nil fabric, on loopback.
-func startNetwork(t testing.TB, n int, f *fabric) *network {
+// startNetwork starts n relays; with a nil m, on loopback.
+func startNetwork(t testing.TB, n int, m *linktest.Net) *network {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -53,7 +52,7 @@ func startNetwork(t testing.TB, n int, f *fabric) *network {
 		cancel()
 		wg.Wait()
 	})
-	all := &network{fabric: f, run: func(f func()) { wg.Go(f) }}
+	all := &network{memory: m, run: func(f func()) { wg.Go(f) }}
 	for range n {
 		all.start(t, ctx)
 	}
@@ -109,8 +108,8 @@ func (n *network) start(t testing.TB, ctx context.Context) {
 
 func (n *network) listen(t testing.TB) (net.Listener, netip.AddrPort) {
 	t.Helper()
-	if n.fabric != nil {
-		return n.fabric.listen()
+	if n.memory != nil {
+		return n.memory.Listen()
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -121,10 +120,10 @@ func (n *network) listen(t testing.TB) (net.Listener, netip.AddrPort) {
 
 // dial returns a Pool's DialTCP.
 func (n *network) dial() func(context.Context, netip.AddrPort) (net.Conn, error) {
-	if n.fabric == nil {
+	if n.memory == nil {
 		return nil
 	}
-	return n.fabric.dial
+	return n.memory.Dial
 }
 
 // links returns a Pool that runs.
@@ -151,74 +150,6 @@ func (n *network) client(t testing.TB, own int) *circuit.Client {
 	t.Cleanup(c.Close)
 	return c
 }
-
-// fabric is a network in memory.
-type fabric struct {
-	shape linktest.Shape
-
-	mu        sync.Mutex
-	listeners map[netip.AddrPort]*listener
-	shapes    map[netip.AddrPort]linktest.Shape // of wires to there, where not shape
-}
-
-func newFabric(s linktest.Shape) *fabric {
-	return &fabric{shape: s, listeners: make(map[netip.AddrPort]*listener), shapes: make(map[netip.AddrPort]linktest.Shape)}
-}
-
-type listener struct {
-	addr   netip.AddrPort
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (f *fabric) listen() (net.Listener, netip.AddrPort) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := len(f.listeners)
-	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n), 0, 1}), 1)
-	l := &listener{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
-	f.listeners[addr] = l
-	return l, addr
-}
-
-func (f *fabric) dial(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	f.mu.Lock()
-	l := f.listeners[addr]
-	shape, ok := f.shapes[addr]
-	if !ok {
-		shape = f.shape
-	}
-	f.mu.Unlock()
-	if l == nil {
-		return nil, fmt.Errorf("nobody listens on %v", addr)
-	}
-	a, b := linktest.Pipe(shape)
-	select {
-	case l.conns <- b:
-		return a, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *listener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *listener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *listener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
 
 // host is somebody who is registered at the last relay of a network and takes
 // the streams of visitors.

@@ -31,7 +31,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 // writeRecord sends one record with the first bytes of p, and returns how
 // many. mu is held, and released while the Sender works.
 func (c *Conn) writeRecord(p []byte) (int, error) {
-	for (c.sent == c.allowed || c.handing || c.gossips > 0) && c.writeErr() == nil {
+	for c.sent == c.allowed && c.writeErr() == nil {
 		c.write.waits.Wait()
 	}
 	if err := c.writeErr(); err != nil {
@@ -39,7 +39,10 @@ func (c *Conn) writeRecord(p []byte) (int, error) {
 	}
 	c.chunk = p[:min(uint64(len(p)), MaxData, c.allowed-c.sent)]
 	c.sealed = false
-	err := c.hand(c.seals.data)
+	cancel := c.write.cancel
+	c.mu.Unlock()
+	err := c.sender.Data(c.seals.data, cancel)
+	c.mu.Lock()
 
 	n := 0
 	if c.sealed {
@@ -82,7 +85,7 @@ func (c *Conn) sealData(dst []byte) []byte {
 		return dst
 	}
 	all, plain := grow(dst, DataSize)
-	putData(plain, typeData, c.chunk)
+	putData(plain, c.chunk)
 	c.out.seal(plain)
 	c.sealed = true
 	return all

@@ -1,5 +1,6 @@
-// Package linktest is the wire under a link, in memory: with delay, a rate and
-// buffers, also in the virtual time of testing/synctest.
+// Package linktest is the wire under a link, and a network of such wires, in
+// memory: with delay, a rate and buffers, also in the virtual time of
+// testing/synctest.
 // Not here: what flows on it.
 package linktest
 
