@@ -8,10 +8,10 @@ BUILD = $(GO) build -trimpath -ldflags="-s -w"
 build: go
 	$(BUILD) -o bin/ ./cmd/shoal ./cmd/shoal-tracker
 
-# Everything has to compile for these too.
+# The programs have to compile for these too.
 cross: go
 	for target in darwin/arm64 darwin/amd64 windows/amd64 linux/arm64; do \
-		echo $$target; GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./... || exit 1; \
+		echo $$target; GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) build ./cmd/... || exit 1; \
 	done
 
 # Formatting, vet, unit tests, fuzz corpora and integration, with the race detector.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -102,19 +103,17 @@ func maskResolvers() error {
 		return fmt.Errorf("netns: hide /run: %w", err)
 	}
 	for file, content := range map[string]string{
-		"/etc/nsswitch.conf": "hosts: files\n",
-		"/etc/resolv.conf":   "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+		"nsswitch.conf": "hosts: files\n",
+		"resolv.conf":   "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
 	} {
-		if err := os.WriteFile("/run/masked", []byte(content), 0o644); err != nil {
+		ours := filepath.Join("/run", file)
+		if err := os.WriteFile(ours, []byte(content), 0o644); err != nil {
 			return fmt.Errorf("netns: %w", err)
 		}
 		// Where the file is missing, or led into /run, there is nothing to hide.
-		err := unix.Mount("/run/masked", file, "", unix.MS_BIND, "")
+		err := unix.Mount(ours, filepath.Join("/etc", file), "", unix.MS_BIND, "")
 		if err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("netns: replace %s: %w", file, err)
-		}
-		if err := os.Remove("/run/masked"); err != nil && !errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("netns: %w", err)
+			return fmt.Errorf("netns: replace /etc/%s: %w", file, err)
 		}
 	}
 	return nil
