@@ -1,12 +1,8 @@
 package netns
 
 import (
-	"context"
-	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -115,43 +111,4 @@ func FuzzAnswerDNS(f *testing.F) {
 			t.Errorf("answer of %d bytes", len(a))
 		}
 	})
-}
-
-func init() {
-	// lookup NETWORK SERVER NAME…: asks one nameserver, or with "" the system's.
-	roles["lookup"] = func(args []string) error {
-		r := &net.Resolver{PreferGo: true}
-		if args[1] != "" {
-			r.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, args[0], args[1])
-			}
-		}
-		for _, name := range args[2:] {
-			addrs, err := r.LookupHost(context.Background(), name)
-			if e, ok := err.(*net.DNSError); ok && e.IsNotFound {
-				fmt.Println("no such name")
-			} else if err != nil {
-				return err
-			} else {
-				fmt.Println(strings.Join(addrs, " "))
-			}
-		}
-		return nil
-	}
-}
-
-func TestNamesResolveInside(t *testing.T) {
-	for _, c := range []struct{ network, server string }{
-		{"udp", ""},
-		{"udp", "10.64.0.1:53"},
-		{"udp", "9.9.9.9:53"},
-		{"tcp", "9.9.9.9:53"},
-		{"udp", "127.0.0.53:53"},
-		{"udp", "127.0.0.1:53"},
-	} {
-		out := mustRun(t, as(t, traffic{name: nameOf}, "lookup", c.network, c.server, "tracker.example", "other.example", "localhost"))
-		if want := "198.18.9.9\nno such name\n"; !strings.HasPrefix(out, want) || !strings.Contains(out, "127.0.0.1") {
-			t.Errorf("%s at %q: %q, want %q and loopback", c.network, c.server, out, want)
-		}
-	}
 }

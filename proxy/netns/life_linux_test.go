@@ -474,3 +474,17 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 		t.Errorf("processes left: %v", c)
 	}
 }
+
+func TestConfigIsChecked(t *testing.T) {
+	for _, cfg := range []Config{
+		{Handler: traffic{}},
+		{Command: []string{""}, Handler: traffic{}},
+		{Command: []string{"true"}},
+		{Command: []string{"true"}, Handler: traffic{}, Publish: []Publish{{Port: 1}}},
+		{Command: []string{"true"}, Handler: traffic{}, Publish: []Publish{{Host: netip.MustParseAddrPort("127.0.0.1:1")}}},
+	} {
+		if code, err := Run(t.Context(), cfg); err == nil || code != ExitNotStarted {
+			t.Errorf("Run(%+v) = %d, %v", cfg, code, err)
+		}
+	}
+}

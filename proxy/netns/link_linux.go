@@ -29,7 +29,7 @@ const (
 )
 
 // linkMTU is the interface's. Large, since a packet costs the same whatever it
-// holds (BenchmarkDownload), and such that a packet with all its headers fits
+// holds (BenchmarkBulk), and such that a packet with all its headers fits
 // the largest buffer that gVisor recycles.
 const linkMTU = 65536 - vnetSize - etherSize - 12
 

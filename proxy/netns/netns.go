@@ -54,6 +54,10 @@ type Handler interface {
 	// so long. An error refuses the connection; else serve is called with it
 	// once it stands, owns it, and returns when done with it. ctx ends with
 	// the namespace. TCP's port 53 does not come here.
+	//
+	// Each Write to the connection is at least one packet, which costs the
+	// same whatever it holds: pieces of 64 KiB go four times as fast as pieces
+	// of 4 KiB (BenchmarkBulk).
 	TCP(ctx context.Context, src, dst netip.AddrPort) (serve func(Conn), err error)
 
 	// UDP takes a datagram that the command sent from src to dst, and owns

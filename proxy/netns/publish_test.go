@@ -1,9 +1,6 @@
 package netns
 
-import (
-	"net/netip"
-	"testing"
-)
+import "testing"
 
 func TestParsePublish(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
@@ -42,18 +39,4 @@ func FuzzParsePublish(f *testing.F) {
 			t.Errorf("ParsePublish(%q) = %v, which reads back as %v, %v", s, p, again, err)
 		}
 	})
-}
-
-func TestConfigIsChecked(t *testing.T) {
-	for _, cfg := range []Config{
-		{Handler: traffic{}},
-		{Command: []string{""}, Handler: traffic{}},
-		{Command: []string{"true"}},
-		{Command: []string{"true"}, Handler: traffic{}, Publish: []Publish{{Port: 1}}},
-		{Command: []string{"true"}, Handler: traffic{}, Publish: []Publish{{Host: netip.MustParseAddrPort("127.0.0.1:1")}}},
-	} {
-		if code, err := Run(t.Context(), cfg); err == nil || code != ExitNotStarted {
-			t.Errorf("Run(%+v) = %d, %v", cfg, code, err)
-		}
-	}
 }

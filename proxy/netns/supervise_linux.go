@@ -63,28 +63,17 @@ func (s *supervisor) run() {
 	}
 	// A key like ^C reaches every process at the terminal. The command
 	// decides what it means; we stay for as long as the command.
-	ignore := make(chan os.Signal, 1)
-	notify(ignore, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE)
+	notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGPIPE)
 
 	messages := make(chan message)
-	go func() {
-		defer close(messages)
-		for {
-			m, fds, err := s.ctl.receive()
-			closeAll(fds)
-			if err != nil {
-				return
-			}
-			messages <- m
-		}
-	}()
+	go s.readLoop(messages)
 	if m, ok := <-messages; !ok || m.Kind != kindStart {
 		return
 	}
-	exits := make(chan exited)
 	if !s.start() {
 		return
 	}
+	exits := make(chan exited)
 	go reap(exits)
 	for {
 		select {
@@ -100,13 +89,7 @@ func (s *supervisor) run() {
 				_ = s.ctl.send(message{Kind: kindExit, Code: s.code})
 				return
 			}
-			delete(s.asked, e.pid)
-			if e.pid == s.main {
-				s.mainEnded(e.status)
-			} else if s.stop && s.ended {
-				s.ask() // its children are ours now
-			}
-		case <-ignore:
+			s.childEnded(e)
 		case <-s.deadline:
 			tick := time.NewTicker(killEvery)
 			defer tick.Stop()
@@ -115,6 +98,19 @@ func (s *supervisor) run() {
 		case <-s.kill:
 			signalChildren(syscall.SIGKILL)
 		}
+	}
+}
+
+// readLoop passes on Run's messages and closes the channel when Run is gone.
+func (s *supervisor) readLoop(messages chan<- message) {
+	defer close(messages)
+	for {
+		m, fds, err := s.ctl.receive()
+		closeAll(fds)
+		if err != nil {
+			return
+		}
+		messages <- m
 	}
 }
 
@@ -180,6 +176,16 @@ func (s *supervisor) ask() {
 		s.asked[pid] = true
 		_ = syscall.Kill(pid, syscall.SIGTERM)
 		_ = syscall.Kill(pid, syscall.SIGCONT) // a stopped one would never hear it
+	}
+}
+
+// childEnded is told of every child that was waited for.
+func (s *supervisor) childEnded(e exited) {
+	delete(s.asked, e.pid)
+	if e.pid == s.main && !s.ended {
+		s.mainEnded(e.status)
+	} else if s.stop && s.ended {
+		s.ask() // its children are ours now
 	}
 }
 
