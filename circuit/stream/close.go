@@ -77,7 +77,7 @@ func (c *Conn) shutWrite() {
 // finish sends FIN behind the last data. mu is held, and released meanwhile.
 func (c *Conn) finish() {
 	c.shutWrite()
-	for c.writing {
+	for c.writing || c.handing {
 		c.write.waits.Wait() // not long: what it waits for was cancelled
 	}
 	if c.over {

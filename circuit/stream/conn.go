@@ -29,15 +29,17 @@ type Conn struct {
 	sender        Sender
 	budget        *Budget
 	local, remote net.Addr
-	seals         struct{ data, window, fin, reset func([]byte) []byte } // made once
+	seals         struct{ data, gossip, window, fin, reset func([]byte) []byte } // made once
 
 	confirmed chan struct{} // closed when the far side has proven itself
 	done      chan struct{} // closed when over
+	heard     chan []byte   // the far side's gossip, for Heard
 
 	sealing sync.Mutex // taken before mu
 	out     direction  // guarded by sealing
-	chunk   []byte     // what sealData seals; owned by who set writing
-	sealed  bool       // sealData did; owned by who set writing
+	chunk   []byte     // what sealData seals; owned by who set handing
+	news    []byte     // what sealGossip seals; likewise
+	sealed  bool       // it did; likewise
 
 	opening sync.Mutex // taken before mu
 	in      direction  // guarded by opening
@@ -50,7 +52,9 @@ type Conn struct {
 	window  window     // what the far side may send
 	sent    uint64     // bytes of data handed to the Sender
 	allowed uint64     // offset up to which the far side lets us send
-	writing bool       // a Write owns chunk and sealed
+	writing bool       // a Write is under way
+	handing bool       // the Sender works on a record of DataSize
+	gossips int        // Gossips under way
 
 	shut    bool        // no more data from here: CloseWrite or Close
 	closed  bool        // Close
@@ -73,6 +77,7 @@ func New(k *Keys, s Sender, b *Budget, local, remote net.Addr) (*Conn, error) {
 		sender: s, budget: b, local: local, remote: remote,
 		confirmed: make(chan struct{}),
 		done:      make(chan struct{}),
+		heard:     make(chan []byte, maxHeard),
 		out:       newDirection(k.seal),
 		in:        newDirection(k.open),
 		window:    newWindow(time.Now()),
@@ -81,7 +86,8 @@ func New(k *Keys, s Sender, b *Budget, local, remote net.Addr) (*Conn, error) {
 	clear(k.seal[:])
 	clear(k.open[:])
 	c.read, c.write = newDeadline(&c.mu), newDeadline(&c.mu)
-	c.seals.data, c.seals.window, c.seals.fin, c.seals.reset = c.sealData, c.sealWindow, c.sealFin, c.sealReset
+	c.seals.data, c.seals.gossip = c.sealData, c.sealGossip
+	c.seals.window, c.seals.fin, c.seals.reset = c.sealWindow, c.sealFin, c.sealReset
 	if k.initiator {
 		c.proven = true
 		close(c.confirmed) // by its handshake message

@@ -596,7 +596,7 @@ func TestADroppedOrRepeatedRecordResets(t *testing.T) {
 			var records [3][]byte
 			for i := range records {
 				all, plain := grow(nil, DataSize)
-				putData(plain, []byte{byte(i)})
+				putData(plain, typeData, []byte{byte(i)})
 				out.seal(plain)
 				records[i] = all
 			}
@@ -620,7 +620,7 @@ func TestRecordsThatBreakTheRulesReset(t *testing.T) {
 	}
 	data := func(n int) []byte {
 		_, plain := grow(nil, DataSize)
-		putData(plain, make([]byte, n))
+		putData(plain, typeData, make([]byte, n))
 		return plain
 	}
 	edit := func(plain []byte, at int, to byte) []byte {
@@ -692,7 +692,7 @@ func TestManySmallRecordsCostNoMoreThanTheWindow(t *testing.T) {
 		data := bytes.Repeat([]byte{byte(i)}, n)
 		want = append(want, data...)
 		all, plain := grow(nil, DataSize)
-		putData(plain, data)
+		putData(plain, typeData, data)
 		out.seal(plain)
 		kept++
 		if err := b.Receive(all, freed(func() { kept-- })); err != nil {

@@ -182,7 +182,12 @@ func goldenRecords() []struct {
 	}
 	data := func(b []byte) []byte {
 		_, plain := grow(nil, DataSize)
-		putData(plain, b)
+		putData(plain, typeData, b)
+		return plain
+	}
+	gossip := func(b []byte) []byte {
+		_, plain := grow(nil, DataSize)
+		putData(plain, typeGossip, b)
 		return plain
 	}
 	full := make([]byte, MaxData)
@@ -203,6 +208,8 @@ func goldenRecords() []struct {
 		{"refused: padding that isn't zero", badPadding},
 		{"refused: type 5, kept for RESUME", control(5, 0)},
 		{"refused: RESET with an offset", control(typeReset, 1)},
+		{"GOSSIP 4 bytes, news", gossip([]byte("news"))},
+		{"refused: GOSSIP longer than 1024 bytes", gossip(full[:MaxGossip+1])},
 	}
 }
 

@@ -51,6 +51,8 @@ func (c *Conn) receive(sealed []byte, frame Owned) (kept bool, err error) {
 	switch r.kind {
 	case typeData:
 		return c.takeData(r.data, frame)
+	case typeGossip:
+		return false, c.takeGossip(r.data)
 	case typeWindow:
 		return false, c.takeWindow(r.offset)
 	case typeFin:

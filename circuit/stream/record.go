@@ -20,6 +20,7 @@ const (
 	typeWindow = 2
 	typeFin    = 3
 	typeReset  = 4
+	typeGossip = 6
 )
 
 const rekeyAfter = 1 << 24
@@ -92,11 +93,11 @@ func (d *direction) erase() {
 	d.aead = nil
 }
 
-// record is an opened record. Data is set for typeData, Offset for the others.
+// record is an opened record. Data is set for DATA and GOSSIP, Offset for the others.
 type record struct {
 	kind   byte
 	offset uint64
-	data   []byte // points into the record; its capacity is all the room of a DATA record
+	data   []byte // points into the record; its capacity is all the room in it
 }
 
 // grow lengthens dst by size bytes, and returns with it the part of them that is sealed.
@@ -106,9 +107,10 @@ func grow(dst []byte, size int) (all, plain []byte) {
 	return all, all[at : at+size-cell.TagSize : at+size]
 }
 
-// putData fills plain, the inside of a record of DataSize, with data: 1 to MaxData bytes.
-func putData(plain, data []byte) {
-	plain[0] = typeData
+// putData fills plain, the inside of a record of DataSize, of kind DATA or
+// GOSSIP with data: 1 to MaxData or MaxGossip bytes.
+func putData(plain []byte, kind byte, data []byte) {
+	plain[0] = kind
 	binary.BigEndian.PutUint16(plain[1:], uint16(len(data)))
 	n := copy(plain[dataHeader:], data)
 	clear(plain[dataHeader+n:])
@@ -124,7 +126,7 @@ func putControl(plain []byte, kind byte, offset uint64) {
 // parseRecord reads the inside of a record that has one of the two sizes.
 func parseRecord(plain []byte) (record, error) {
 	switch {
-	case len(plain) == DataSize-cell.TagSize && plain[0] == typeData:
+	case len(plain) == DataSize-cell.TagSize && (plain[0] == typeData || plain[0] == typeGossip):
 		return parseData(plain)
 	case len(plain) == ControlSize-cell.TagSize && plain[0] >= typeWindow && plain[0] <= typeReset:
 		return parseControl(plain)
@@ -137,13 +139,17 @@ func parseRecord(plain []byte) (record, error) {
 func parseData(plain []byte) (record, error) {
 	n := int(binary.BigEndian.Uint16(plain[1:]))
 	room := plain[dataHeader:len(plain):len(plain)]
-	if n == 0 || n > len(room) {
-		return record{}, fmt.Errorf("stream: DATA of %d bytes, at most %d", n, len(room))
+	most := len(room)
+	if plain[0] == typeGossip {
+		most = MaxGossip
+	}
+	if n == 0 || n > most {
+		return record{}, fmt.Errorf("stream: record of type %d with %d bytes, at most %d", plain[0], n, most)
 	}
 	if !bytes.Equal(room[n:], zeros[:len(room)-n]) {
-		return record{}, errors.New("stream: DATA is not padded with zeros")
+		return record{}, fmt.Errorf("stream: record of type %d is not padded with zeros", plain[0])
 	}
-	return record{kind: typeData, data: room[:n]}, nil
+	return record{kind: plain[0], data: room[:n]}, nil
 }
 
 func parseControl(plain []byte) (record, error) {

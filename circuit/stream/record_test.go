@@ -13,7 +13,7 @@ func TestRecordsComeOutAsTheyWentIn(t *testing.T) {
 	for _, n := range []int{1, 2, 15, 16, 4000, MaxData - 1, MaxData} {
 		data := bytes.Repeat([]byte{byte(n)}, n)
 		all, plain := grow(dirty[:7], DataSize)
-		putData(plain, data)
+		putData(plain, typeData, data)
 		seal.seal(plain)
 		if &all[0] != &dirty[0] || len(all) != 7+DataSize {
 			t.Fatal("a slice with room for it was not used")
@@ -46,7 +46,7 @@ func TestEveryRecordPrefixIsRefused(t *testing.T) {
 		seal := newDirection([32]byte{1})
 		all, plain := grow(nil, size)
 		if size == DataSize {
-			putData(plain, []byte("hello"))
+			putData(plain, typeData, []byte("hello"))
 		} else {
 			putControl(plain, typeFin, 5)
 		}
@@ -152,7 +152,7 @@ func BenchmarkRecord(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		all, plain := grow(buf[:0], DataSize)
-		putData(plain, data)
+		putData(plain, typeData, data)
 		seal.seal(plain)
 		opened, err := open.open(all)
 		if err != nil {

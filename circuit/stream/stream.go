@@ -29,8 +29,8 @@
 // two sizes, so that whoever carries them learns neither how long a message
 // of the client is nor which of WINDOW, FIN and RESET goes by. Big endian:
 //
-//	DataSize = 4080:   0  1  type: DATA
-//	                   1  2  length of the data, 1 to MaxData
+//	DataSize = 4080:   0  1  type: DATA or GOSSIP
+//	                   1  2  length of the data, 1 to MaxData; of GOSSIP 1 to MaxGossip
 //	                   3  …  data, then zeros
 //	                4064 16  tag
 //
@@ -39,7 +39,8 @@
 //	                   9  7  zeros
 //	                  16 16  tag
 //
-// Type 5 is kept for RESUME.
+// Type 5 is kept for RESUME. GOSSIP is what the sidecars tell each other beside
+// the data; it counts in no window and no offset.
 //
 // # Windows
 //
@@ -61,7 +62,7 @@ const (
 	Message1Size = 32 + (32 + cell.TagSize) + (1184 + 8 + cell.TagSize)
 	Message2Size = 32 + (1088 + cell.TagSize)
 
-	// DataSize is the length of every record that carries data, sealed, bytes:
+	// DataSize is the length of every record that carries data or gossip, sealed, bytes:
 	// the most that fits a cell in multiples of 16, which AES-GCM is fastest at.
 	DataSize = 4080
 

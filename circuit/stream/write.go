@@ -31,7 +31,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 // writeRecord sends one record with the first bytes of p, and returns how
 // many. mu is held, and released while the Sender works.
 func (c *Conn) writeRecord(p []byte) (int, error) {
-	for c.sent == c.allowed && c.writeErr() == nil {
+	for (c.sent == c.allowed || c.handing || c.gossips > 0) && c.writeErr() == nil {
 		c.write.waits.Wait()
 	}
 	if err := c.writeErr(); err != nil {
@@ -39,10 +39,7 @@ func (c *Conn) writeRecord(p []byte) (int, error) {
 	}
 	c.chunk = p[:min(uint64(len(p)), MaxData, c.allowed-c.sent)]
 	c.sealed = false
-	cancel := c.write.cancel
-	c.mu.Unlock()
-	err := c.sender.Data(c.seals.data, cancel)
-	c.mu.Lock()
+	err := c.hand(c.seals.data)
 
 	n := 0
 	if c.sealed {
@@ -85,7 +82,7 @@ func (c *Conn) sealData(dst []byte) []byte {
 		return dst
 	}
 	all, plain := grow(dst, DataSize)
-	putData(plain, c.chunk)
+	putData(plain, typeData, c.chunk)
 	c.out.seal(plain)
 	c.sealed = true
 	return all
