@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -58,13 +59,16 @@ type Relay struct {
 	links  *link.Pool
 	ln     net.Listener
 	addr   netip.AddrPort
+	locked *os.File // the state folder's
 
-	mu    sync.Mutex
-	hello []byte // guarded by mu: the descriptor as published
+	mu      sync.Mutex
+	hello   []byte        // guarded by mu: the descriptor as published
+	rotated chan struct{} // guarded by mu: closes when hello has a new onion key
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
-func New(cfg Config) (*Relay, error) {
+// One process at a time may do so: another gets hop.ErrInUse.
+func New(cfg Config) (_ *Relay, err error) {
 	if cfg.Rate == 0 {
 		cfg.Rate = DefaultRate
 	}
@@ -74,8 +78,15 @@ func New(cfg Config) (*Relay, error) {
 	if err := cfg.Network.Check(); err != nil {
 		return nil, err
 	}
-	r := &Relay{cfg: cfg}
-	var err error
+	r := &Relay{cfg: cfg, rotated: make(chan struct{})}
+	if r.locked, err = hop.Lock(cfg.State); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			r.release()
+		}
+	}()
 	if r.keys, err = hop.OpenKeys(cfg.State); err != nil {
 		return nil, err
 	}
@@ -108,9 +119,6 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.keys.LoadReplays(r.server); err != nil {
-		return nil, err
-	}
 	r.client = circuit.New(circuit.Config{
 		Links:   r.links,
 		Chooser: path.New(cfg.Network.Rules(), path.NewRand(), nil, nil),
@@ -122,7 +130,27 @@ func New(cfg Config) (*Relay, error) {
 	if r.ln, r.addr, err = hop.Listen(cfg.Listen, cfg.Advertise); err != nil {
 		return nil, err
 	}
-	return r, nil
+	if err := r.describe(); err != nil {
+		return nil, err
+	}
+	if err := r.keys.LoadReplays(r.server); err != nil {
+		return nil, err
+	}
+	return r, r.describe() // with the key that may be new
+}
+
+// release gives up what New took but for the keys, which stay as they are.
+func (r *Relay) release() {
+	if r.ln != nil {
+		r.ln.Close()
+	}
+	r.locked.Close()
+}
+
+// Close gives up a relay that was never Run.
+func (r *Relay) Close() error {
+	defer r.release()
+	return r.keys.SaveReplays(r.server)
 }
 
 // Name makes the keys in cfg.State, if there are none, and returns how network
@@ -163,7 +191,7 @@ func (r *Relay) verify(confirm [32]byte, body []byte) ([cell.TokenSize]byte, err
 	return announce.VerifyRegister(m, r.ID(), confirm, time.Now().Add(r.keeper.ClockError()))
 }
 
-// Echo answers RequestEcho: as many zero bytes as asked for.
+// Echo answers RequestEcho: as many zero bytes as asked for, not to be changed.
 func Echo(b []byte) ([]byte, error) {
 	if len(b) != 4 {
 		return nil, errors.New("relay: an echo request has four bytes")
@@ -172,24 +200,27 @@ func Echo(b []byte) ([]byte, error) {
 	if n > cell.MaxEcho {
 		return nil, fmt.Errorf("relay: echo of %d bytes, at most %d", n, cell.MaxEcho)
 	}
-	return make([]byte, n), nil
+	return zeros[:n], nil
 }
+
+// zeros is what echoes are made of: answers are only read.
+var zeros [cell.MaxEcho]byte
 
 // Run serves until ctx ends, and returns when all it started is over.
 func (r *Relay) Run(ctx context.Context) error {
-	if err := r.describe(); err != nil {
-		r.ln.Close()
-		return err
-	}
+	defer r.release()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { r.links.Run(ctx) })
 	wg.Go(func() { r.keeper.Follow(ctx, r.client, false, r.nextTracker) })
-	wg.Go(func() { r.publish(ctx) })
+	wg.Go(func() { r.keepKeys(ctx) })
+	for _, t := range r.trackers() {
+		wg.Go(func() { r.publish(ctx, t) })
+	}
 	err := r.server.Serve(ctx, r.ln)
 	cancel()
-	r.client.Close()
 	wg.Wait()
+	r.client.Close()
 	return errors.Join(err, r.keys.SaveReplays(r.server))
 }
 
@@ -234,53 +265,88 @@ func (r *Relay) describe() error {
 }
 
 const (
-	publishEvery = 6 * time.Hour
-	publishRetry = 30 * time.Second
-	publishSoon  = time.Second // after a tracker took it, until it has tried the relay
+	keysEvery    = time.Minute // between looks whether an onion key has had its day
+	describeTime = time.Hour   // how old the descriptor's time may become
 )
 
-// publish tells every tracker of this relay, again when its onion key changes,
-// and says once whether they reach it.
-func (r *Relay) publish(ctx context.Context) {
-	said := make(map[onion.ID]directory.Standing)
+// keepKeys rotates the onion keys, and keeps the descriptor of now.
+func (r *Relay) keepKeys(ctx context.Context) {
+	tick := time.NewTicker(keysEvery)
+	defer tick.Stop()
+	described := time.Now()
 	for {
-		rotated, err := r.keys.Rotate(time.Now())
-		if err == nil {
-			err = r.describe()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		fresh, err := r.keys.Rotate(time.Now())
+		if fresh || err == nil && time.Since(described) >= describeTime {
+			err = errors.Join(err, r.describe())
+			described = time.Now()
 		}
 		if err != nil {
-			r.cfg.Log.Error("descriptor", "err", err)
+			r.cfg.Log.Error("onion keys", "err", err)
+			continue
+		}
+		if fresh {
+			r.cfg.Log.Info("a new onion key, as every day")
+			r.mu.Lock()
+			close(r.rotated)
+			r.rotated = make(chan struct{})
+			r.mu.Unlock()
+		}
+	}
+}
+
+const (
+	publishEvery   = time.Hour        // to a tracker that reaches this relay
+	publishRetry   = 30 * time.Second // to one that does not, or can't be reached
+	publishRefused = 10 * time.Minute // to one that takes it not
+	publishSoon    = time.Second      // after a tracker took it, until it has tried the relay; then longer
+)
+
+// publish tells one tracker of this relay, again when its onion key changes,
+// and says whenever it changes whether the tracker reaches it.
+func (r *Relay) publish(ctx context.Context, t path.Relay) {
+	const unsaid, silent directory.Standing = 0, 255
+	said := unsaid
+	soon := publishSoon
+	for {
+		r.mu.Lock()
+		rotated := r.rotated
+		r.mu.Unlock()
+		standing, err := r.tell(ctx, t)
+		if ctx.Err() != nil {
+			return
 		}
 		next := publishEvery
-		if rotated {
-			r.cfg.Log.Info("a new onion key, as every day")
-		}
-		for _, t := range r.trackers() {
-			standing, err := r.tell(ctx, t)
-			switch {
-			case ctx.Err() != nil:
-				return
-			case err != nil:
-				next = min(next, publishRetry)
-				if said[t.ID] != 0 || len(said) == 0 {
-					r.cfg.Log.Warn("a tracker could not be told of this relay; trying again", "tracker", t.ID, "in", publishRetry, "err", err)
-				}
-				said[t.ID] = 0
-				continue
-			case standing == directory.Untested:
-				next = min(next, publishSoon)
-			case standing == directory.Unreachable:
-				next = min(next, publishRetry)
+		switch {
+		case err != nil:
+			standing, next = silent, publishRetry
+			if said != silent {
+				r.cfg.Log.Warn("a tracker could not be told of this relay; trying again", "tracker", t.ID, "every", publishRetry, "err", err)
 			}
-			if said[t.ID] != standing {
-				said[t.ID] = standing
+		case standing == directory.Untested:
+			next = soon
+			soon = min(2*soon, publishRetry)
+		case standing == directory.Unreachable:
+			next = publishRetry
+		case standing == directory.Rejected:
+			next = publishRefused
+		}
+		if standing != directory.Untested {
+			soon = publishSoon
+			if said != standing && err == nil {
 				r.report(t.ID, standing)
 			}
+			said = standing
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(min(next, time.Hour)):
+		case <-rotated:
+		case <-time.After(next):
 		}
 	}
 }

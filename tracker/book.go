@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
@@ -20,39 +21,56 @@ import (
 // book is what this tracker knows of relays, and the views that it signs of it.
 // Its newest view, on disk, is all its state.
 type book struct {
-	t *Tracker
+	t   *Tracker
+	now func() time.Time
 
 	mu      sync.Mutex
 	relays  map[onion.ID]*known // guarded by mu
 	current *directory.View     // guarded by mu: the newest signed
-	changed bool                // guarded by mu: since then, by much
+	answer  []byte              // guarded by mu: current, as who asks for views gets it; not changed
+	signed  bool                // guarded by mu: current is of this run
+	changed bool                // guarded by mu: since current, maybe by much
 	wake    chan struct{}       // cap 1: a relay is to be tried, or a view made
 }
 
 // known is one relay.
 type known struct {
-	d         *directory.Descriptor
-	first     time.Time
+	d *directory.Descriptor // the newest published
+
+	// listed is what views say of the relay: it has been reached there. Nil
+	// until it was: a name and an address that anybody may make up is listed
+	// nowhere, since whoever reads a view may dial what is in it.
+	listed *directory.Descriptor
+	first  time.Time // when it was first reached; before that, when it was first heard of
+
 	weight    uint64
-	weighed   time.Time
+	base      uint64    // the weight from which it may double until a day has passed since baseAt
+	baseAt    time.Time // zero: it has no weight yet
+	best      uint64    // the greatest weight since baseAt
 	reachable bool
-	fails     int       // tries in a row
-	tried     time.Time // zero: not yet
+	untested  bool // d says what no try has shown yet
+	fails     int  // tries in a row
+	tried     time.Time
+	next      time.Time // of the next try
 	trying    bool
 }
 
 const (
 	retryEvery   = 20 * time.Minute // a relay that answered
-	retryFailed  = time.Minute      // one that did not
+	retryFailed  = time.Minute      // one that did not, doubled each time
+	maxDoubled   = 5                // times
 	testRetry    = 10 * time.Second // either, in a test network
+	retrySoonest = 10 * time.Second // after it published another address or key
+	forgetAfter  = time.Hour        // one that was never reached
 	dropAfter    = 48 * time.Hour   // one that says nothing any more
-	tryAtOnce    = 16               // relays tried at the same time
+	tryAtOnce    = 64               // relays tried at the same time
 	soonest      = 10 * time.Second // between views made early
 	earlyPercent = 5                // of the relays must have changed for one
+	lookForRoom  = 64               // relays looked at for one to give way
 )
 
 func openBook(t *Tracker) (*book, error) {
-	b := &book{t: t, relays: make(map[onion.ID]*known), wake: make(chan struct{}, 1)}
+	b := &book{t: t, now: time.Now, relays: make(map[onion.ID]*known), wake: make(chan struct{}, 1)}
 	raw, err := os.ReadFile(t.path("view"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
@@ -67,17 +85,23 @@ func openBook(t *Tracker) (*book, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: remove it, and relays make themselves known again", t.path("view"), err)
 	}
+	made := time.Unix(v.Time, 0)
 	for _, e := range v.Entries {
-		b.relays[e.Descriptor.ID] = &known{d: e.Descriptor, first: time.Unix(e.FirstSeen, 0), weight: e.Weight, weighed: time.Unix(v.Time, 0), reachable: e.Reachable}
+		k := &known{d: e.Descriptor, listed: e.Descriptor, first: time.Unix(e.FirstSeen, 0), reachable: e.Reachable, untested: !e.Reachable}
+		if e.Weight > 0 {
+			k.weight, k.base, k.best, k.baseAt = e.Weight, e.Weight, e.Weight, made
+		}
+		b.relays[e.Descriptor.ID] = k
 	}
-	b.current = v
+	b.current, b.answer = v, directory.AppendView(nil, raw)
 	return b, nil
 }
 
-func (b *book) view() *directory.View {
+// view returns the newest view, and the answer that holds it; nil when there is none yet.
+func (b *book) view() (*directory.View, []byte) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.current
+	return b.current, b.answer
 }
 
 func (b *book) poke() {
@@ -89,7 +113,7 @@ func (b *book) poke() {
 
 // take notes a descriptor that a relay published and says how it stands.
 func (b *book) take(d *directory.Descriptor) directory.Standing {
-	now := time.Now()
+	now := b.now()
 	if d.Verify() != nil || d.CheckTime(now) != nil || d.CheckAddrs(b.t.cfg.Network.Test) != nil || d.ID == b.t.server.ID() {
 		return directory.Rejected
 	}
@@ -97,29 +121,54 @@ func (b *book) take(d *directory.Descriptor) directory.Standing {
 	defer b.mu.Unlock()
 	k := b.relays[d.ID]
 	if k == nil {
-		if len(b.relays) >= directory.MaxRelays {
+		if len(b.relays) >= directory.MaxRelays && !b.makeRoom() {
 			return directory.Rejected
 		}
-		k = &known{first: now}
+		k = &known{first: now, untested: true}
 		b.relays[d.ID] = k
-	}
-	if k.d != nil && d.Published < k.d.Published {
+	} else if d.Published < k.d.Published {
 		return directory.Rejected
 	}
-	news := k.d == nil || !slices.Equal(k.d.Addrs, d.Addrs) || !slices.Equal(k.d.Keys, d.Keys)
-	k.d = d
-	if news {
-		k.tried = time.Time{}
+	if k.d == nil || !same(k.d, d) {
+		k.untested = true
+		k.next = now
+		if soonest := k.tried.Add(retrySoonest); now.Before(soonest) { // nobody has us dial about for him
+			k.next = soonest
+		}
 		b.poke()
-		return directory.Untested
+	}
+	k.d = d
+	if k.listed != nil && same(k.listed, d) {
+		k.listed = d
 	}
 	switch {
-	case k.tried.IsZero():
+	case k.untested:
 		return directory.Untested
 	case k.reachable:
 		return directory.Reachable
 	}
 	return directory.Unreachable
+}
+
+// same reports whether two descriptors of a relay differ in nothing that a try tells.
+func same(x, y *directory.Descriptor) bool {
+	return slices.Equal(x.Addrs, y.Addrs) && slices.Equal(x.Keys, y.Keys) && x.Suite == y.Suite
+}
+
+// makeRoom forgets a relay that was tried and never reached. Whoever makes up
+// many must not keep real ones out. Caller holds mu.
+func (b *book) makeRoom() bool {
+	looked := 0
+	for id, k := range b.relays { // in random order
+		if k.listed == nil && k.fails > 0 && !k.trying {
+			delete(b.relays, id)
+			return true
+		}
+		if looked++; looked == lookForRoom {
+			break
+		}
+	}
+	return false
 }
 
 // run tries relays and signs views until ctx ends.
@@ -132,19 +181,21 @@ func (b *book) run(ctx context.Context) {
 	slots := make(chan struct{}, tryAtOnce)
 	var tries sync.WaitGroup
 	defer tries.Wait()
-	var last time.Time
+	var last, failed time.Time
 	for {
-		for _, k := range b.due() {
+		for _, id := range b.due(cap(slots) - len(slots)) {
+			slots <- struct{}{}
 			tries.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				b.try(ctx, k)
+				b.try(ctx, id)
+				<-slots
+				b.poke()
 			})
 		}
 		age := time.Since(last)
-		if age >= every || age >= quiet && b.muchChanged() {
+		if (age >= every || age >= quiet && b.muchChanged()) && time.Since(failed) >= quiet {
 			if err := b.sign(); err != nil {
 				b.t.cfg.Log.Error("view", "err", err)
+				failed = time.Now()
 			} else {
 				last = time.Now()
 			}
@@ -158,58 +209,86 @@ func (b *book) run(ctx context.Context) {
 	}
 }
 
-func (b *book) due() (out []*known) {
+// due returns at most n relays that are to be tried now, and takes them for it.
+func (b *book) due(n int) (out []onion.ID) {
+	now := b.now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, k := range b.relays {
-		again := retryFailed
-		if k.reachable && k.fails == 0 {
-			again = retryEvery
+	for id, k := range b.relays { // in random order: none waits behind all the others
+		if len(out) == n {
+			break
 		}
-		if b.t.cfg.Network.Test {
-			again = min(again, testRetry)
-		}
-		if !k.trying && time.Since(k.tried) > again {
+		if !k.trying && !now.Before(k.next) {
 			k.trying = true
-			out = append(out, k)
+			out = append(out, id)
 		}
 	}
 	return out
 }
 
-func (b *book) try(ctx context.Context, k *known) {
+func (b *book) try(ctx context.Context, id onion.ID) {
 	b.mu.Lock()
+	k := b.relays[id] // not removed while it is being tried
 	d := k.d
 	b.mu.Unlock()
 	rate, err := b.t.try(ctx, d)
-	now := time.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k.trying = false
 	if ctx.Err() != nil {
 		return
 	}
+	b.tried(k, d, rate, err == nil)
+	if k.listed == nil && b.now().Sub(k.first) > forgetAfter {
+		delete(b.relays, id)
+	}
+}
+
+// tried notes how a try of k at d ended. Caller holds mu.
+func (b *book) tried(k *known, d *directory.Descriptor, rate uint64, ok bool) {
+	now := b.now()
 	was := k.reachable
-	first := k.tried.IsZero()
-	defer func() {
-		if first || was != k.reachable {
-			b.changed = true
-			b.poke()
+	again := retryEvery
+	switch {
+	case ok:
+		if k.listed == nil {
+			k.first = now
 		}
-	}()
-	k.tried, k.reachable = now, err == nil || k.reachable && k.fails == 0 // one failure may be ours
-	if err != nil {
+		k.listed, k.reachable, k.fails = d, true, 0
+		if same(d, k.d) {
+			k.listed = k.d
+		}
+		k.measured(min(rate, d.Rate), now)
+	default:
+		k.reachable = k.reachable && k.fails == 0 // one failure may be ours
+		again = retryFailed << min(k.fails, maxDoubled)
 		k.fails++
-		return
 	}
-	k.fails = 0
-	rate = min(rate, d.Rate)
-	if k.weight == 0 {
-		k.weight = min(rate, directory.FirstWeight)
-	} else {
-		k.weight = directory.Grow(k.weight, rate, now.Sub(k.weighed))
+	if b.t.cfg.Network.Test {
+		again = min(again, testRetry)
 	}
-	k.weighed = now
+	k.tried, k.next = now, now.Add(again)
+	switch {
+	case !same(d, k.d): // it published anew meanwhile
+		k.next = now.Add(min(again, retrySoonest))
+	case ok, !k.reachable:
+		k.untested = false
+	}
+	if k.reachable != was {
+		b.changed = true
+	}
+}
+
+// measured takes what a try showed of k's speed, bytes per second.
+func (k *known) measured(rate uint64, now time.Time) {
+	if k.baseAt.IsZero() {
+		k.base, k.baseAt = min(rate, directory.FirstWeight), now
+	}
+	k.weight = directory.Grow(k.base, rate, now.Sub(k.baseAt))
+	k.best = max(k.best, k.weight)
+	if now.Sub(k.baseAt) >= 24*time.Hour {
+		k.base, k.baseAt, k.best = k.best, now, k.weight
+	}
 }
 
 // muchChanged reports whether so much changed that a view should not wait.
@@ -217,7 +296,7 @@ func (b *book) muchChanged() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.current == nil || !b.changed {
-		return b.changed || b.current == nil && len(b.relays) > 0
+		return b.changed
 	}
 	listed := make(map[onion.ID]bool)
 	for _, e := range b.current.Entries {
@@ -225,7 +304,7 @@ func (b *book) muchChanged() bool {
 	}
 	n := 0
 	for id, k := range b.relays {
-		if was, ok := listed[id]; !ok || was != k.reachable {
+		if k.reachable != listed[id] {
 			n++
 		}
 	}
@@ -236,7 +315,7 @@ func (b *book) muchChanged() bool {
 func (b *book) self() (*directory.Descriptor, error) {
 	t := b.t
 	d := &directory.Descriptor{
-		ID: t.server.ID(), Published: time.Now().Unix(), Addrs: []netip.AddrPort{t.addr},
+		ID: t.server.ID(), Published: b.now().Unix(), Addrs: []netip.AddrPort{t.addr},
 		Keys: []onion.PublicKey{t.keys.Current()}, Program: t.cfg.Program,
 	}
 	return d, d.Sign(t.keys.Identity)
@@ -246,14 +325,14 @@ func (b *book) self() (*directory.Descriptor, error) {
 // by itself: an operator who keeps that one offline certifies another.
 func (b *book) sign() error {
 	t := b.t
-	if _, err := t.keys.Rotate(time.Now()); err != nil {
+	if _, err := t.keys.Rotate(b.now()); err != nil {
 		return err
 	}
 	self, err := b.self()
 	if err != nil {
 		return err
 	}
-	now := time.Now()
+	now := b.now()
 	b.mu.Lock()
 	prev := b.current
 	v := &directory.View{
@@ -264,20 +343,24 @@ func (b *book) sign() error {
 		UsableUntil: now.Add(directory.UsableFor).Unix(),
 		Self:        self,
 	}
+	if !b.signed { // prev may be an old copy of the state folder: no number is used twice for that
+		v.Number = max(v.Number, directory.NextNumber(nil, now))
+	}
 	if prev != nil {
 		v.Previous = prev.Hash()
 	}
 	for id, k := range b.relays {
-		if now.Sub(time.Unix(k.d.Published, 0)) > dropAfter {
+		silent := now.Sub(time.Unix(k.d.Published, 0))
+		if silent > dropAfter && !k.trying {
 			delete(b.relays, id)
 			continue
 		}
-		if k.tried.IsZero() && prev == nil {
+		if k.listed == nil {
 			continue
 		}
-		e := directory.Entry{FirstSeen: k.first.Unix(), Reachable: k.reachable, Descriptor: k.d}
-		if k.reachable {
-			e.Weight = k.weight
+		e := directory.Entry{FirstSeen: k.first.Unix(), Descriptor: k.listed}
+		if k.reachable && silent <= directory.DescriptorFor {
+			e.Reachable, e.Weight = true, k.weight
 		}
 		v.Entries = append(v.Entries, e)
 	}
@@ -287,26 +370,14 @@ func (b *book) sign() error {
 	if err := v.Sign(t.keys.Identity); err != nil {
 		return err
 	}
-	if err := replace(t.path("view"), v.Raw()); err != nil {
+	// On the disk before anyone sees it: a view that was shown must never be
+	// forgotten, or its number is used twice and the tracker believed no more.
+	if err := hop.WriteFile(t.path("view"), v.Raw()); err != nil {
 		return err
 	}
+	answer := directory.AppendView(nil, v.Raw())
 	b.mu.Lock()
-	b.current = v
+	b.current, b.answer, b.signed = v, answer, true
 	b.mu.Unlock()
 	return nil
-}
-
-// replace writes a file so that a crash leaves the old or the new. It is on the
-// disk when replace returns: a view that was shown must never be forgotten, or
-// its number would be used twice and the tracker believed no more.
-func replace(file string, b []byte) error {
-	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
 }

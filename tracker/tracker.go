@@ -9,12 +9,17 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
@@ -39,9 +44,9 @@ type Config struct {
 	Network directory.Network
 
 	Program   string        // version of the program
-	Store     swarm.Store   // nil: in memory, with a copy in State
-	Interval  time.Duration // between announces; 0 means DefaultInterval
-	StampBits int           // what a record must be stamped with; 0: nothing
+	Redis     string        // redis://…: where records are kept; empty: in memory, with a copy in State
+	Interval  time.Duration // between announces; 0 means DefaultInterval, at most announce.MaxInterval
+	StampBits int           // what a record must be stamped with, at most announce.MaxStampBits; 0: nothing
 
 	Log *slog.Logger // nil: slog.Default
 }
@@ -60,30 +65,40 @@ type Tracker struct {
 	addr   netip.AddrPort
 	store  swarm.Store
 	memory *swarm.Memory // store, when it is this process's
+	redis  *redis.Client // of store, when it is not
 	book   *book
+	locked *os.File // the state folder's
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
-func New(cfg Config) (*Tracker, error) {
+// One process at a time may do so: another gets hop.ErrInUse.
+func New(cfg Config) (_ *Tracker, err error) {
 	if cfg.Interval == 0 {
 		cfg.Interval = DefaultInterval
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	switch {
+	case cfg.Interval < time.Second || cfg.Interval > announce.MaxInterval:
+		return nil, fmt.Errorf("tracker: interval %v, want 1s to %v", cfg.Interval, announce.MaxInterval)
+	case cfg.StampBits < 0 || cfg.StampBits > announce.MaxStampBits:
+		return nil, fmt.Errorf("tracker: stamp of %d bits, want 0 to %d", cfg.StampBits, announce.MaxStampBits)
+	}
 	t := &Tracker{cfg: cfg}
-	var err error
+	if t.locked, err = hop.Lock(cfg.State); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			t.release()
+		}
+	}()
 	if t.keys, err = hop.OpenKeys(cfg.State); err != nil {
 		return nil, err
 	}
 	if _, err := t.keys.Rotate(time.Now()); err != nil {
 		return nil, err
-	}
-	if t.store = cfg.Store; t.store == nil {
-		if t.memory, err = swarm.Load(t.path("swarms"), swarm.Limits{}, time.Now()); err != nil {
-			return nil, err
-		}
-		t.store = t.memory
 	}
 	t.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), DialTimeout: 5 * time.Second}
 	t.client = circuit.New(circuit.Config{
@@ -106,17 +121,65 @@ func New(cfg Config) (*Tracker, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if err := t.keys.LoadReplays(t.server); err != nil {
+	if err := t.openStore(); err != nil {
 		return nil, err
 	}
 	if t.ln, t.addr, err = hop.Listen(cfg.Listen, cfg.Advertise); err != nil {
 		return nil, err
 	}
 	if t.book, err = openBook(t); err != nil {
-		t.ln.Close()
 		return nil, err
 	}
-	return t, nil
+	self, err := t.book.self()
+	if err != nil {
+		return nil, err
+	}
+	if self.CheckAddrs(cfg.Network.Test) != nil {
+		cfg.Log.Warn("this tracker's address is not public: outside a test network nobody takes views from it; say with --advertise where others reach it")
+	}
+	return t, t.keys.LoadReplays(t.server)
+}
+
+// openStore opens where records are kept.
+func (t *Tracker) openStore() (err error) {
+	if t.cfg.Redis == "" {
+		if t.memory, err = swarm.Load(t.path("swarms"), swarm.Limits{}, time.Now()); err != nil {
+			return err
+		}
+		t.store = t.memory
+		return nil
+	}
+	options, err := redis.ParseURL(t.cfg.Redis)
+	if err != nil { // which may hold the URL, and that a password
+		return errors.New("redis: the address is not of the form redis://USER:PASSWORD@HOST:PORT/NUMBER")
+	}
+	redis.SetLogger(quiet{})
+	t.redis = redis.NewClient(options)
+	prefix := "shoal:" + t.server.ID().String() + ":"
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	store := swarm.NewRedis(t.redis, prefix, swarm.Limits{})
+	if _, _, err := store.Get(ctx, [32]byte{}, 1, time.Now()); err != nil {
+		return fmt.Errorf("redis: the server can't be reached, or is older than 6.2: %w", err)
+	}
+	t.store = store
+	return nil
+}
+
+// quiet keeps the Redis client from writing logs of its own: it returns what it says.
+type quiet struct{}
+
+func (quiet) Printf(context.Context, string, ...any) {}
+
+// release gives up what New took but for the keys, which stay as they are.
+func (t *Tracker) release() {
+	if t.ln != nil {
+		t.ln.Close()
+	}
+	if t.redis != nil {
+		t.redis.Close()
+	}
+	t.locked.Close()
 }
 
 func (t *Tracker) path(name string) string { return filepath.Join(t.cfg.State, name) }
@@ -129,7 +192,10 @@ func (t *Tracker) Link() directory.Link {
 }
 
 // Close gives up a tracker that was never Run.
-func (t *Tracker) Close() error { return errors.Join(t.ln.Close(), t.keys.SaveReplays(t.server)) }
+func (t *Tracker) Close() error {
+	defer t.release()
+	return t.keys.SaveReplays(t.server)
+}
 
 const (
 	saveEvery   = 5 * time.Minute
@@ -138,6 +204,7 @@ const (
 
 // Run serves until ctx ends, saves, and returns when all it started is over.
 func (t *Tracker) Run(ctx context.Context) error {
+	defer t.release()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { t.links.Run(ctx) })
@@ -145,12 +212,12 @@ func (t *Tracker) Run(ctx context.Context) error {
 	wg.Go(func() { t.keep(ctx) })
 	err := t.server.Serve(ctx, t.ln)
 	cancel()
-	t.client.Close()
 	wg.Wait()
+	t.client.Close()
 	return errors.Join(err, t.save(), t.keys.SaveReplays(t.server))
 }
 
-// keep expires records and saves what must survive.
+// keep rotates onion keys, expires records and saves what must survive.
 func (t *Tracker) keep(ctx context.Context) {
 	expire, save := time.NewTicker(expireEvery), time.NewTicker(saveEvery)
 	defer expire.Stop()
@@ -160,6 +227,9 @@ func (t *Tracker) keep(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-expire.C:
+			if _, err := t.keys.Rotate(time.Now()); err != nil {
+				t.cfg.Log.Error("onion keys", "err", err)
+			}
 			for {
 				n, err := t.store.Expire(ctx, time.Now())
 				if err != nil && ctx.Err() == nil {
@@ -184,32 +254,79 @@ func (t *Tracker) save() error {
 	return t.memory.Save(t.path("swarms"))
 }
 
-// maxNames is how many names one circuit may announce under: a swarm has two
-// around the change of its day.
-const maxNames = 2
+const (
+	// maxNames is how many names one circuit may announce under: a swarm has two
+	// around the change of its day.
+	maxNames = 2
 
-// names are what one announce circuit spoke of.
-type names struct {
-	mu   sync.Mutex
-	seen [maxNames][32]byte // guarded by mu
-	n    int                // guarded by mu
+	// nameFor is after how long a name may give way to another: a circuit may
+	// stand for days, and the swarm has a new name each.
+	nameFor = 20 * time.Hour
+)
+
+// visitor is what one circuit has spoken of: one member of one swarm, or one relay.
+type visitor struct {
+	mu    sync.Mutex
+	names [maxNames]spoken // guarded by mu, the oldest first
+	n     int              // guarded by mu
+	relay onion.ID         // guarded by mu: published; zero for none
 }
 
-// allow reports whether a circuit may speak of name too.
-func (n *names) allow(name [32]byte) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, s := range n.seen[:n.n] {
-		if s == name {
-			return true
+// spoken is a name, and the key of the one record under it.
+type spoken struct {
+	name, t [32]byte
+	since   time.Time
+}
+
+var (
+	errNames  = errors.New("tracker: a circuit announces one swarm")
+	errMember = errors.New("tracker: a circuit announces one member")
+	errRelay  = errors.New("tracker: a circuit publishes one relay")
+)
+
+func visitorOf(c *hop.Circuit) *visitor {
+	return c.Value(func() any { return new(visitor) }).(*visitor)
+}
+
+// announces reports whether a circuit may speak of r's name, and of its record, too.
+func (v *visitor) announces(r *announce.Request, now time.Time) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	i := slices.IndexFunc(v.names[:v.n], func(s spoken) bool { return s.name == r.Name })
+	if i < 0 {
+		if v.n == maxNames {
+			if now.Sub(v.names[0].since) < nameFor {
+				return errNames
+			}
+			copy(v.names[:], v.names[1:])
+			v.n--
 		}
+		i = v.n
+		v.names[i] = spoken{name: r.Name, since: now}
+		v.n++
 	}
-	if n.n == maxNames {
-		return false
+	if r.Outer == nil {
+		return nil
 	}
-	n.seen[n.n] = name
-	n.n++
-	return true
+	switch s := &v.names[i]; s.t {
+	case r.Outer.T:
+	case [32]byte{}:
+		s.t = r.Outer.T
+	default:
+		return errMember
+	}
+	return nil
+}
+
+// publishes reports whether a circuit may speak of relay id.
+func (v *visitor) publishes(id onion.ID) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.relay != id && v.relay != (onion.ID{}) {
+		return errRelay
+	}
+	v.relay = id
+	return nil
 }
 
 // announce answers one member: whom it does not know, for a swarm that it can't name.
@@ -218,8 +335,8 @@ func (t *Tracker) announce(c *hop.Circuit, b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !c.Value(func() any { return new(names) }).(*names).allow(r.Name) {
-		return nil, errors.New("tracker: a circuit announces one swarm")
+	if err := visitorOf(c).announces(r, time.Now()); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -258,9 +375,12 @@ func (t *Tracker) take(ctx context.Context, r *announce.Request, now time.Time) 
 }
 
 // publish takes a relay's descriptor, and has the relay tried.
-func (t *Tracker) publish(_ *hop.Circuit, b []byte) ([]byte, error) {
+func (t *Tracker) publish(c *hop.Circuit, b []byte) ([]byte, error) {
 	d, err := directory.ParseDescriptor(b)
 	if err != nil {
+		return nil, err
+	}
+	if err := visitorOf(c).publishes(d.ID); err != nil {
 		return nil, err
 	}
 	return []byte{byte(t.book.take(d))}, nil
@@ -272,7 +392,7 @@ func (t *Tracker) views(_ *hop.Circuit, b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := t.book.view()
+	v, answer := t.book.view()
 	if v == nil {
 		return nil, nil
 	}
@@ -281,7 +401,7 @@ func (t *Tracker) views(_ *hop.Circuit, b []byte) ([]byte, error) {
 			return nil, nil
 		}
 	}
-	return directory.AppendView(nil, v.Raw()), nil
+	return answer, nil
 }
 
 // hello is the tracker's own descriptor.
@@ -293,8 +413,10 @@ func (t *Tracker) hello() []byte {
 	return d.Append(nil)
 }
 
-// echoSize is what a tracker has a relay send it to see how fast it is, bytes.
-const echoSize = 256 << 10
+const (
+	echoSize  = 256 << 10 // what a tracker has a relay send it to see how fast it is, bytes
+	echoTimes = 2         // windows are small on a fresh circuit: the better one counts
+)
 
 // try builds a circuit to a relay and has it send something. It returns the
 // bytes per second that came.
@@ -307,9 +429,16 @@ func (t *Tracker) try(ctx context.Context, d *directory.Descriptor) (rate uint64
 		return 0, err
 	}
 	defer c.Close()
-	start := time.Now()
-	if _, err := c.Request(ctx, cell.RequestEcho, binary.BigEndian.AppendUint32(nil, echoSize), echoSize+1<<10); err != nil {
-		return 0, err
+	for range echoTimes {
+		start := time.Now()
+		got, err := c.Request(ctx, cell.RequestEcho, binary.BigEndian.AppendUint32(nil, echoSize), echoSize)
+		if err == nil && len(got) != echoSize {
+			err = fmt.Errorf("tracker: echo of %d bytes, asked for %d", len(got), echoSize)
+		}
+		if err != nil {
+			return 0, err
+		}
+		rate = max(rate, uint64(echoSize/max(time.Since(start).Seconds(), 1e-6)))
 	}
-	return uint64(echoSize / max(time.Since(start).Seconds(), 1e-6)), nil
+	return rate, nil
 }

@@ -96,31 +96,34 @@ func (k *Keys) load() error {
 
 // Rotate makes a new onion key when the current one has had its day, erases
 // those whose overlap is over, and reports whether the current one changed.
+// Keys are used only once they are on the disk.
 func (k *Keys) Rotate(now time.Time) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	fresh := len(k.all) == 0 || now.Sub(k.all[len(k.all)-1].from) >= keyLife
-	kept := k.all[:0]
-	for i, d := range k.all {
-		replaced := now
-		if i+1 < len(k.all) {
-			replaced = k.all[i+1].from
+	changed := false
+	var next []datedKey
+	for _, d := range k.all {
+		if d.from.After(now) { // the clock was ahead once: the key lives no longer for it
+			d.from, changed = now, true
 		}
-		if now.Sub(replaced) < keyOverlap {
-			kept = append(kept, d)
+		if now.Sub(d.from) >= keyLife+keyOverlap {
+			changed = true
+			continue
 		}
+		next = append(next, d)
 	}
-	erased := len(kept) < len(k.all)
-	k.all = kept
+	fresh := len(next) == 0 || now.Sub(next[len(next)-1].from) >= keyLife
 	if fresh {
-		if err := k.add(now); err != nil {
+		d, err := k.another(now)
+		if err != nil {
 			return false, err
 		}
+		next = append(next, d)
 	}
-	if fresh || erased {
-		return fresh, k.save()
+	if !fresh && !changed {
+		return false, nil
 	}
-	return false, nil
+	return fresh, k.use(next)
 }
 
 // Replace forgets every onion key and makes a new one: after a crash it is not
@@ -131,46 +134,57 @@ func (k *Keys) Replace(now time.Time) error {
 	if len(k.all) == 0 {
 		return nil
 	}
-	if err := k.add(now); err != nil {
+	d, err := k.another(now)
+	if err != nil {
 		return err
 	}
-	k.all = k.all[len(k.all)-1:]
-	return k.save()
+	return k.use([]datedKey{d})
 }
 
-// add makes the next key. Caller holds mu.
-func (k *Keys) add(now time.Time) error {
+// another makes the key after the newest. Caller holds mu.
+func (k *Keys) another(now time.Time) (datedKey, error) {
 	var number byte = 1
 	if n := len(k.all); n > 0 {
 		number = k.all[n-1].key.Public().Number() + 1
 	}
 	key, err := onion.GenerateKey(number)
-	if err != nil {
-		return err
-	}
-	k.all = append(k.all, datedKey{key, now})
-	return nil
+	return datedKey{key, now}, err
 }
 
-func (k *Keys) save() error {
-	stored := make([]storedKey, len(k.all))
-	for i, d := range k.all {
+// use makes next the keys, after writing them. Caller holds mu.
+func (k *Keys) use(next []datedKey) error {
+	stored := make([]storedKey, len(next))
+	for i, d := range next {
 		stored[i] = storedKey{d.key.Public().Number(), d.key.Bytes(), d.from}
 	}
 	b, err := json.Marshal(stored)
 	if err != nil {
 		return err
 	}
-	return k.write("onion-keys", b)
+	if err := k.write("onion-keys", b); err != nil {
+		return err
+	}
+	k.all = next
+	return nil
 }
 
-// write replaces a file whole.
-func (k *Keys) write(name string, b []byte) error {
-	tmp := k.path(name + ".new")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
-		return fmt.Errorf("state folder: %w", err)
+func (k *Keys) write(name string, b []byte) error { return WriteFile(k.path(name), b) }
+
+// WriteFile replaces file so that a crash leaves the old or the new, for its
+// owner only. It is on the disk when WriteFile returns.
+func WriteFile(file string, b []byte) error {
+	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err == nil {
+		_, err = f.Write(b)
+		err = errors.Join(err, f.Sync(), f.Close())
 	}
-	if err := os.Rename(tmp, k.path(name)); err != nil {
+	if err == nil {
+		err = os.Rename(file+".new", file)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(file))
+	}
+	if err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
 	return nil
@@ -196,12 +210,10 @@ func (k *Keys) Current() onion.PublicKey {
 }
 
 // LoadReplays fills s's memory with what SaveReplays wrote, and removes the
-// file: as long as it is missing, this process has not ended well.
+// file: as long as it is missing, this process has not ended well, and the
+// onion keys are replaced. Call it last, when nothing else can fail.
 func (k *Keys) LoadReplays(s *Server) error {
 	b, err := os.ReadFile(k.path("replays"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return k.Replace(time.Now())
-	}
 	if err == nil {
 		err = s.Replays().Load(b)
 	}
@@ -210,7 +222,10 @@ func (k *Keys) LoadReplays(s *Server) error {
 			return err
 		}
 	}
-	return os.Remove(k.path("replays"))
+	if err := os.Remove(k.path("replays")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	return syncDir(k.dir)
 }
 
 // SaveReplays writes what s has seen, for the next start.

@@ -18,6 +18,7 @@ func Listen(addr string, advertise netip.AddrPort) (net.Listener, netip.AddrPort
 	if !advertise.IsValid() {
 		advertise = here
 	}
+	advertise = netip.AddrPortFrom(advertise.Addr().Unmap(), advertise.Port())
 	if advertise.Port() == 0 {
 		advertise = netip.AddrPortFrom(advertise.Addr(), here.Port())
 	}

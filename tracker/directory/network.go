@@ -288,6 +288,15 @@ func ParseLink(s string) (Link, error) {
 	return l, nil
 }
 
+// ParseEntry reads an entry relay as a relay prints it: ID@IP:PORT.
+func ParseEntry(s string) (EntryRelay, error) {
+	id, addr, err := parseAt(s)
+	if err != nil {
+		return EntryRelay{}, fmt.Errorf("entry relay: %w", err)
+	}
+	return EntryRelay{ID: id, Addr: addr}, nil
+}
+
 func parseAt(s string) (id onion.ID, a netip.AddrPort, err error) {
 	name, addr, ok := strings.Cut(s, "@")
 	if !ok {
