@@ -15,7 +15,7 @@ import (
 
 // outbound is the circuit to one meeting relay of others.
 type outbound struct {
-	mu      sync.Mutex       // held while the circuit is built
+	turn    turn             // while the circuit is built
 	circuit *circuit.Circuit // guarded by member.mu
 }
 
@@ -32,6 +32,8 @@ func (m *member) Dial(ctx context.Context, peer Key) (Conn, error) {
 				tried = true
 				conn, err := m.dialAt(ctx, r, at, relay)
 				if err == nil {
+					m.meet(r)
+					m.spawn(func() { m.gossip(peer, conn) })
 					return m.net.counted(conn), nil
 				}
 				if ctx.Err() != nil {
@@ -48,6 +50,15 @@ func (m *member) Dial(ctx context.Context, peer Key) (Conn, error) {
 		return nil, ErrUnknownPeer
 	}
 	return nil, ErrUnreachable
+}
+
+// meet notes that the owner of r has proven its E.
+func (m *member) meet(r announce.Record) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.carrier.meet(r) {
+		m.newsLocked()
+	}
 }
 
 func shuffled(in []announce.Meeting) []announce.Meeting {
@@ -87,7 +98,7 @@ func (m *member) dialAt(ctx context.Context, r announce.Record, at announce.Meet
 	}
 	o := m.outbound[at.Relay]
 	if o == nil {
-		o = new(outbound)
+		o = &outbound{turn: newTurn()}
 		m.outbound[at.Relay] = o
 	}
 	m.mu.Unlock()
@@ -99,8 +110,10 @@ func (m *member) dialAt(ctx context.Context, r announce.Record, at announce.Meet
 		}
 		call.Counter = m.count()
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	if err := o.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer o.turn.give()
 	if c := m.standing(o); c != nil { // somebody else built it meanwhile
 		return c.Dial(ctx, call)
 	}
@@ -112,7 +125,7 @@ func (m *member) dialAt(ctx context.Context, r announce.Record, at announce.Meet
 	defer m.mu.Unlock()
 	if c != nil {
 		o.circuit = c
-		if m.left || m.outbound[at.Relay] != o {
+		if m.left {
 			c.Close()
 		}
 	}

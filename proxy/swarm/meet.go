@@ -3,7 +3,6 @@ package swarm
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit"
@@ -25,9 +24,12 @@ type binding struct {
 
 // bind has as many meeting relays registered for the days of now as there are
 // to be. It starts what is missing and does not wait.
-func (m *member) bind(work *sync.WaitGroup) {
+func (m *member) bind() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.left {
+		return
+	}
 	days := announce.Days(m.id.hash, m.net.cfg.Now())
 	var have []onion.ID
 	for id, b := range m.bound {
@@ -61,7 +63,7 @@ func (m *member) bind(work *sync.WaitGroup) {
 		for _, d := range days {
 			if b.circuit == nil || !b.days[d] {
 				b.busy = true
-				work.Go(func() { m.register(b, days) })
+				m.work.Go(func() { m.register(b, days) })
 				break
 			}
 		}
@@ -84,8 +86,14 @@ func (m *member) register(b *binding, days []announce.Day) {
 	defer cancel()
 	m.mu.Lock()
 	c := b.circuit
+	var missing []announce.Day
+	for _, d := range days {
+		if c == nil || !b.days[d] {
+			missing = append(missing, d)
+		}
+	}
 	m.mu.Unlock()
-	err := m.registerOn(ctx, b, &c, days)
+	err := m.registerOn(ctx, b, &c, missing)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b.busy = false
@@ -109,14 +117,15 @@ func (m *member) register(b *binding, days []announce.Day) {
 			b.days[d] = true
 		}
 		if fresh {
-			go func() { // a circuit that dies is replaced at once, not at the next tick
+			m.work.Go(func() { // a circuit that dies is replaced at once, not at the next tick
 				select {
 				case <-c.Done():
 					m.wake()
 				case <-m.ctx.Done():
 				}
-			}()
+			})
 		}
+		m.places++
 		if !m.next.IsZero() { // the record names other relays than it did
 			m.next = time.Now()
 			m.wake()
@@ -216,6 +225,7 @@ func (m *member) visited(c *circuit.Circuit, v circuit.Visitor) {
 	}
 	select {
 	case m.arrived <- arrival{Key(peer), conn}:
+		m.spawn(func() { m.gossip(Key(peer), conn) })
 	default:
 		conn.Close() // nobody takes them: the client is not there
 	}

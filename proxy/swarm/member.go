@@ -2,7 +2,9 @@ package swarm
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +44,8 @@ type member struct {
 	forced  *rate.Limiter
 	counter atomic.Uint64
 
-	kick chan struct{} // wakes keepBound
+	kick chan struct{}  // wakes run
+	work sync.WaitGroup // what spawn started; run waits for it
 
 	mu       sync.Mutex
 	union    *announce.Union
@@ -60,6 +63,14 @@ type member struct {
 	counters stream.Counters
 	last     *publishing
 	left     bool
+
+	live    context.Context // of publishing: ends when the client has stopped
+	unlive  context.CancelFunc
+	places  int              // counts changes of where the member can be met
+	failed  int              // publishes in a row that no tracker took
+	stamps  map[onion.ID]int // bits that each tracker asked for
+	carrier *carrier         // what can be passed on
+	news    chan struct{}    // closed and replaced when there is more of it
 }
 
 type arrival struct {
@@ -79,8 +90,10 @@ func newMember(n *Net, id memberID, secret *announce.Secret) *member {
 		arrived: make(chan arrival, maxArrived), forced: rate.NewLimiter(rate.Every(time.Hour/forcedHour), forcedHour),
 		kick: make(chan struct{}, 1), union: announce.NewUnion(maxKnown, own...), heard: time.Now(),
 		bound: make(map[onion.ID]*binding), changed: make(chan struct{}), outbound: make(map[onion.ID]*outbound),
-		asks: make(map[onion.ID]*ask),
+		asks: make(map[onion.ID]*ask), stamps: make(map[onion.ID]int),
+		carrier: newCarrier(own...), news: make(chan struct{}),
 	}
+	m.live, m.unlive = context.WithCancel(ctx)
 	m.counter.Store(uint64(time.Now().UnixNano()))
 	return m
 }
@@ -105,9 +118,16 @@ func (m *member) Accept(ctx context.Context) (Key, Conn, error) {
 
 // Leave implements Swarm.
 func (m *member) Leave() {
+	m.leave()
+	<-m.over
+}
+
+// leave is Leave without the wait for the end.
+func (m *member) leave() {
 	m.mu.Lock()
 	first := !m.left
 	m.left = true
+	m.unlive()
 	m.mu.Unlock()
 	if first {
 		ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
@@ -115,39 +135,48 @@ func (m *member) Leave() {
 		cancel()
 		m.close()
 	}
-	<-m.over
+}
+
+// spawn runs f in a goroutine that run waits for, unless the member has left.
+func (m *member) spawn(f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.left {
+		m.work.Go(f)
+	}
+	return !m.left
 }
 
 // run keeps what the membership needs until it ends.
-func (m *member) run(ctx context.Context) {
+func (m *member) run() {
 	defer close(m.over)
 	defer m.net.forget(m)
 	tick := time.NewTicker(maintain)
 	defer tick.Stop()
-	var work sync.WaitGroup
 	for {
 		select {
 		case <-m.ctx.Done():
 			m.mu.Lock()
 			m.left = true
 			m.mu.Unlock()
-			work.Wait()
 			m.drop()
+			m.work.Wait()
+			m.drop() // what was being built
 			return
 		case <-tick.C:
 		case <-m.kick:
 		}
 		if m.gone() {
-			work.Go(m.abandon)
+			m.spawn(m.leave)
 			continue
 		}
 		if m.started0() {
-			m.bind(&work)
+			m.bind()
 		}
 		m.sweep()
 		if m.due() {
-			work.Go(func() {
-				ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+			m.spawn(func() {
+				ctx, cancel := context.WithTimeout(m.alive(), time.Minute)
 				defer cancel()
 				m.publish(ctx, announce.MaxRecords)
 			})
@@ -194,18 +223,11 @@ func (m *member) quiet() bool {
 	return true
 }
 
-// abandon is Leave from within run.
-func (m *member) abandon() {
+// alive returns the context of what is done for a client that has announced.
+func (m *member) alive() context.Context {
 	m.mu.Lock()
-	first := !m.left
-	m.left = true
-	m.mu.Unlock()
-	if first {
-		ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
-		m.withdraw(ctx)
-		cancel()
-		m.close()
-	}
+	defer m.mu.Unlock()
+	return m.live
 }
 
 // due reports whether the record is to be renewed, once for each time that it is.
@@ -219,41 +241,55 @@ func (m *member) due() bool {
 	return true
 }
 
-// sweep closes circuits that nothing has used for a while, and forgets dead ones.
+// sweep closes circuits that nothing has used for a while, and forgets what is
+// no longer true.
 func (m *member) sweep() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.union.Expire(m.net.cfg.Now())
-	idle := func(c *circuit.Circuit) bool {
-		_, idle := c.Streams()
-		return idle > circuitIdle
-	}
-	for id, o := range m.outbound {
-		if o.circuit != nil && (over(o.circuit) || idle(o.circuit)) {
-			o.circuit.Close()
-			delete(m.outbound, id)
+	now := m.net.cfg.Now()
+	m.union.Expire(now)
+	m.carrier.expire(now)
+	var idle []*circuit.Circuit
+	for _, o := range m.outbound { // these stay: there are no more than relays
+		if o.circuit != nil && (over(o.circuit) || unused(o.circuit)) {
+			idle = append(idle, o.circuit)
+			o.circuit = nil
 		}
 	}
-	for _, a := range m.asks {
-		a.sweep(idle)
+	asks := slices.Collect(maps.Values(m.asks))
+	m.mu.Unlock()
+	for _, c := range idle {
+		c.Close()
 	}
+	for _, a := range asks {
+		a.sweep(unused)
+	}
+}
+
+func unused(c *circuit.Circuit) bool {
+	_, idle := c.Streams()
+	return idle > circuitIdle
 }
 
 // drop closes every circuit, and with them every stream.
 func (m *member) drop() {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	var all []*circuit.Circuit
 	for _, b := range m.bound {
 		if b.circuit != nil {
-			b.circuit.Close()
+			all = append(all, b.circuit)
 		}
 	}
 	for _, o := range m.outbound {
 		if o.circuit != nil {
-			o.circuit.Close()
+			all = append(all, o.circuit)
 		}
 	}
-	for _, a := range m.asks {
+	asks := slices.Collect(maps.Values(m.asks))
+	m.mu.Unlock()
+	for _, c := range all {
+		c.Close()
+	}
+	for _, a := range asks {
 		a.sweep(func(*circuit.Circuit) bool { return true })
 	}
 	for {

@@ -39,11 +39,14 @@ type Net struct {
 	ctx     context.Context // guarded by mu: Run's
 	secrets map[Client]*announce.Secret
 	members map[memberID]*member
+	closing bool // guarded by mu: nobody joins any more
 	wg      sync.WaitGroup
 	starts  *rate.Limiter
 
 	open    atomic.Int64
 	in, out atomic.Uint64
+
+	pace time.Duration // of gossip
 }
 
 type memberID struct {
@@ -73,6 +76,7 @@ func New(cfg Config) *Net {
 		secrets: make(map[Client]*announce.Secret),
 		members: make(map[memberID]*member),
 		starts:  rate.NewLimiter(rate.Every(startEvery), startBurst),
+		pace:    gossipPace,
 	}
 }
 
@@ -100,6 +104,9 @@ func (n *Net) Run(ctx context.Context) {
 			n.mu.Unlock()
 		}
 	}
+	n.mu.Lock()
+	n.closing = true
+	n.mu.Unlock()
 	var leaving sync.WaitGroup
 	for _, m := range n.all() {
 		leaving.Go(m.Leave)
@@ -132,7 +139,7 @@ func (n *Net) all() []*member {
 func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.ctx == nil || n.ctx.Err() != nil {
+	if n.ctx == nil || n.closing {
 		return nil, ErrNotReady
 	}
 	id := memberID{c, h}
@@ -158,7 +165,7 @@ func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 	}
 	m := newMember(n, id, secret)
 	n.members[id] = m
-	n.wg.Go(func() { m.run(n.ctx) })
+	n.wg.Go(m.run)
 	return m, nil
 }
 

@@ -15,17 +15,16 @@ import (
 
 // ask is the circuit to one tracker. It carries this swarm alone.
 type ask struct {
-	mu      sync.Mutex // held while a request is under way
+	turn    turn // while a request is under way; guards what follows
 	circuit *circuit.Circuit
-	stamp   int // bits this tracker asked for
 }
 
 // sweep closes the circuit when idle says so, unless it is in use.
 func (a *ask) sweep(idle func(*circuit.Circuit) bool) {
-	if !a.mu.TryLock() {
+	if !a.turn.try() {
 		return
 	}
-	defer a.mu.Unlock()
+	defer a.turn.give()
 	if a.circuit != nil && (over(a.circuit) || idle(a.circuit)) {
 		a.circuit.Close()
 		a.circuit = nil
@@ -35,28 +34,27 @@ func (a *ask) sweep(idle func(*circuit.Circuit) bool) {
 // Announce implements Swarm.
 func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 	if a.Event == Stopped {
-		m.mu.Lock()
-		m.started, m.next = false, time.Time{}
-		m.mu.Unlock()
+		m.stop()
 		m.withdraw(ctx)
 		return Answer{Interval: defaultInterval}, nil
 	}
 	m.mu.Lock()
 	first := !m.started
+	if first && !m.left {
+		m.unlive()
+		m.live, m.unlive = context.WithCancel(m.ctx)
+	}
 	m.started, m.heard = true, time.Now()
 	if a.Left != Unknown {
 		m.seeder = a.Left == 0
 	}
-	left, seeder := m.left, m.seeder
+	seeder, live := m.seeder, m.live
 	m.mu.Unlock()
-	if left {
-		return Answer{}, ErrLeft
-	}
 	// What was begun goes on when the client's patience ends: publishing is
 	// not undone because one answer came late.
 	done := make(chan result, 1)
-	m.net.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+	ok := m.spawn(func() {
+		ctx, cancel := context.WithTimeout(live, time.Minute)
 		defer cancel()
 		if first {
 			if err := m.net.starts.Wait(ctx); err != nil {
@@ -68,6 +66,9 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 		interval, err := m.publishOnce(ctx, seeder)
 		done <- result{interval, err}
 	})
+	if !ok {
+		return Answer{}, ErrLeft
+	}
 	var r result
 	select {
 	case r = <-done:
@@ -127,11 +128,18 @@ func (p *publishing) over() bool {
 // defaultInterval is what a client is told when no tracker said anything.
 const defaultInterval = 10 * time.Minute
 
+// aloneInterval is what it is told when it failed to reach any: what it hears
+// of others it hears from others, and asks for sooner.
+const aloneInterval = 2 * time.Minute
+
 func (m *member) answer(want int, r result) (Answer, error) {
 	if want < 0 || want > announce.MaxRecords {
 		want = announce.MaxRecords
 	}
-	if r.interval == 0 {
+	switch {
+	case errors.Is(r.err, ErrNoTracker):
+		r.interval = aloneInterval
+	case r.interval == 0:
 		r.interval = defaultInterval
 	}
 	m.mu.Lock()
@@ -162,6 +170,7 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 		return 0, fmt.Errorf("%w: no meeting relay: %w", ErrNotReady, err)
 	}
 	m.mu.Lock()
+	places := m.places
 	m.sequence = max(m.sequence+1, uint64(m.net.cfg.Now().Unix()))
 	record := announce.Record{Sequence: m.sequence, Expiry: m.net.cfg.Now().Add(recordLife).Unix(), Seeder: m.seeder}
 	m.mu.Unlock()
@@ -190,14 +199,23 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if answered == 0 {
-		m.next = time.Now().Add(jitter(30 * time.Second))
+		m.failed++
+		if m.started {
+			m.next = time.Now().Add(jitter(min(15*time.Second<<min(m.failed, 8), 5*time.Minute)))
+		}
 		return 0, fmt.Errorf("%w: %w", ErrNoTracker, err)
 	}
 	if interval <= 0 {
 		interval = defaultInterval
 	}
 	m.seeds, m.leeches = seeds, leeches
-	if m.started {
+	m.failed = 0
+	switch {
+	case !m.started:
+	case m.places != places: // the record names other relays than there are by now
+		m.next = time.Now()
+		m.wake()
+	default:
 		m.next = time.Now().Add(jitter(min(interval, recordLife/2)))
 	}
 	return interval, nil
@@ -206,8 +224,13 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 // tell announces to one tracker under one day, and takes in what it answers.
 func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r announce.Record, want int) (*announce.Answer, error) {
 	k := m.askOf(t)
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	if err := k.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer k.turn.give()
+	if !m.started0() { // it may have been withdrawn meanwhile
+		return nil, ErrLeft
+	}
 	r.Meetings = m.meetings(day)
 	if len(r.Meetings) == 0 {
 		return nil, errors.New("swarm: not registered for that day yet")
@@ -215,10 +238,11 @@ func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r ann
 	name := announce.Name(m.id.hash, t.ID, day)
 	for range 2 { // again when the tracker asks for a stamp
 		var stamp uint64
-		if k.stamp > 0 {
+		bits := m.stampOf(t)
+		if bits > 0 {
 			var err error
 			tk := m.keys.TrackerKey(t.ID, day)
-			if stamp, err = announce.Mint(ctx, name, [32]byte(tk[32:]), k.stamp); err != nil {
+			if stamp, err = announce.Mint(ctx, name, [32]byte(tk[32:]), bits); err != nil {
 				return nil, err
 			}
 		}
@@ -226,13 +250,15 @@ func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r ann
 		if err != nil {
 			return nil, err
 		}
+		if day == announce.Days(m.id.hash, m.net.cfg.Now())[0] {
+			m.published(outer, day, t.ID, r)
+		}
 		a, err := m.request(ctx, k, t, &announce.Request{Name: name, Outer: &outer, NumWant: want})
 		if err != nil {
 			return nil, err
 		}
 		m.learn(t, day, name, a)
-		if a.Status == announce.StampNeeded && a.StampBits > k.stamp {
-			k.stamp = a.StampBits
+		if a.Status == announce.StampNeeded && a.StampBits > bits {
 			continue
 		}
 		if a.Status != announce.Done {
@@ -248,14 +274,14 @@ func (m *member) askOf(t path.Relay) *ask {
 	defer m.mu.Unlock()
 	k := m.asks[t.ID]
 	if k == nil {
-		k = new(ask)
+		k = &ask{turn: newTurn()}
 		m.asks[t.ID] = k
 	}
 	return k
 }
 
 // request sends one request to tracker t, over the circuit that stands or a
-// new one. Caller holds k.mu.
+// new one. Caller has k's turn.
 func (m *member) request(ctx context.Context, k *ask, t path.Relay, r *announce.Request) (*announce.Answer, error) {
 	body := r.Append(nil)
 	var reply []byte
@@ -277,6 +303,9 @@ func (m *member) request(ctx context.Context, k *ask, t path.Relay, r *announce.
 // stamped where this tracker asks for it: a stamp that only the tracker checks
 // is one that it can waive.
 func (m *member) learn(t path.Relay, day announce.Day, name [32]byte, a *announce.Answer) {
+	m.mu.Lock()
+	m.stamps[t.ID] = a.StampBits
+	m.mu.Unlock()
 	for i := range a.Records {
 		o := &a.Records[i]
 		if a.StampBits > 0 && !announce.Check(name, o.T, o.Stamp, a.StampBits) {
@@ -288,19 +317,50 @@ func (m *member) learn(t path.Relay, day announce.Day, name [32]byte, a *announc
 		}
 		m.mu.Lock()
 		m.union.Add(r)
+		if m.carrier.carry(newRumour(*o, r, false)) {
+			m.newsLocked()
+		}
 		m.mu.Unlock()
 	}
 }
 
-// withdraw takes the record out everywhere, and closes the meeting relays'
-// circuits that no stream uses.
+func (m *member) stampOf(t path.Relay) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stamps[t.ID]
+}
+
+// stop ends publishing, and the circuits of meeting relays that no stream uses.
+func (m *member) stop() {
+	m.mu.Lock()
+	m.started, m.next, m.last, m.carrier.own = false, time.Time{}, nil, nil
+	m.unlive()
+	var idle []*circuit.Circuit
+	for id, b := range m.bound {
+		if b.circuit == nil || b.busy {
+			continue
+		}
+		if n, _ := b.circuit.Streams(); n == 0 {
+			idle = append(idle, b.circuit)
+			delete(m.bound, id)
+		}
+	}
+	m.mu.Unlock()
+	for _, c := range idle {
+		c.Close()
+	}
+}
+
+// withdraw takes the record out everywhere.
 func (m *member) withdraw(ctx context.Context) {
 	var all sync.WaitGroup
 	for _, t := range m.net.cfg.Trackers() {
 		all.Go(func() {
 			k := m.askOf(t)
-			k.mu.Lock()
-			defer k.mu.Unlock()
+			if k.turn.take(ctx) != nil {
+				return
+			}
+			defer k.turn.give()
 			for _, day := range announce.Days(m.id.hash, m.net.cfg.Now()) {
 				m.request(ctx, k, t, &announce.Request{Name: announce.Name(m.id.hash, t.ID, day), Withdraw: announce.Withdraw(m.keys, t.ID, day)})
 			}
