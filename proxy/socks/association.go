@@ -58,6 +58,7 @@ type Association struct {
 	flows  flows
 	fins   fins
 	ready  map[netip.AddrPort][]Session
+	live   map[*utpConn]struct{} // nil when the association is over
 
 	heard    chan struct{} // closed when addr is known
 	admitted chan struct{} // closed when client and beacon are set, or never will be
@@ -86,6 +87,7 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 	s.remove(a)
 	cancel()
 	a.sock.CloseNow()
+	a.closeLive()
 	a.wg.Wait()
 	for _, l := range a.ready {
 		for _, session := range l {
@@ -120,6 +122,7 @@ func (s *Server) newAssociation(ctx context.Context, conn swarm.Conn, user strin
 		jobs:     make(chan struct{}, maxJobs),
 		fins:     make(fins),
 		ready:    make(map[netip.AddrPort][]Session),
+		live:     make(map[*utpConn]struct{}),
 		heard:    make(chan struct{}),
 		admitted: make(chan struct{}),
 	}
@@ -215,7 +218,7 @@ func (a *Association) Dial(ctx context.Context, from netip.AddrPort) (swarm.Conn
 	if err != nil {
 		return nil, fmt.Errorf("socks: µTP to the client: %w", err)
 	}
-	return utpConn{c}, nil
+	return a.keep(c), nil
 }
 
 // WriteFrom sends the client a packet that comes from node.
@@ -241,9 +244,46 @@ func (a *Association) send(from udpHeader, body []byte) {
 
 // utpConn is a µTP connection with the client. µTP has no half-close: a
 // connection whose one side is done is done.
-type utpConn struct{ net.Conn }
+type utpConn struct {
+	net.Conn
+	assoc *Association
+}
 
-func (c utpConn) CloseWrite() error { return c.Conn.Close() }
+func (c *utpConn) CloseWrite() error { return c.Close() }
+
+func (c *utpConn) Close() error {
+	c.assoc.mu.Lock()
+	delete(c.assoc.live, c)
+	c.assoc.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// keep remembers c for the end of the association. The µTP package closes its
+// connections with the socket, but for those that it has lost: it forgets a
+// connection when an older one of the same number times out.
+func (a *Association) keep(c net.Conn) *utpConn {
+	u := &utpConn{c, a}
+	a.mu.Lock()
+	over := a.live == nil
+	if !over {
+		a.live[u] = struct{}{}
+	}
+	a.mu.Unlock()
+	if over {
+		c.Close()
+	}
+	return u
+}
+
+func (a *Association) closeLive() {
+	a.mu.Lock()
+	live := a.live
+	a.live = nil
+	a.mu.Unlock()
+	for c := range live {
+		c.Conn.Close()
+	}
+}
 
 // acceptLoop takes the connections whose SYN was let through.
 func (a *Association) acceptLoop() {
@@ -260,7 +300,7 @@ func (a *Association) acceptLoop() {
 			c.Close()
 			continue
 		}
-		a.wg.Go(func() { session.Serve(a.ctx, utpConn{c}) })
+		a.wg.Go(func() { session.Serve(a.ctx, a.keep(c)) })
 	}
 }
 
