@@ -101,9 +101,14 @@ func (gs *Guards) get(id onion.ID) *guard {
 // refresh drops what is over, rejects a failing guard when its time has come,
 // and draws until Primary guards can be used or the set is full.
 func (gs *Guards) refresh(now time.Time, rng *rand.Rand, relays []Relay, rules Rules) {
+	if len(relays) == 0 {
+		return // no view says nothing about who is gone
+	}
 	for i := range gs.list {
-		if r := find(relays, gs.list[i].id); r != nil {
-			gs.list[i].listed, gs.list[i].addr = now, r.Addr
+		g := &gs.list[i]
+		if r := find(relays, g.id); r != nil {
+			gs.changed = gs.changed || newHour(g.listed, now) || g.addr != r.Addr
+			g.listed, g.addr = now, r.Addr
 		}
 	}
 	before := len(gs.list)
@@ -122,6 +127,11 @@ func (gs *Guards) refresh(now time.Time, rng *rand.Rand, relays []Relay, rules R
 		gs.entry = onion.ID{}
 		gs.changed = true
 	}
+}
+
+// newHour is how often the file learns that a relay is still listed.
+func newHour(before, now time.Time) bool {
+	return !before.Truncate(time.Hour).Equal(now.Truncate(time.Hour))
 }
 
 // reject marks the worst guard below replaceBelow, at most one per replaceEvery.

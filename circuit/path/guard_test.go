@@ -290,3 +290,16 @@ func TestFirstDialsOneEntryRelayThenGuards(t *testing.T) {
 		t.Error("the second guard wasn't next")
 	}
 }
+
+func TestNoViewDropsNoGuard(t *testing.T) {
+	relays := network(30)
+	c := New(Rules{}, testRand(6), nil, nil)
+	mine := guardsOf(t, c, day0, relays)
+	later := day0.Add(30 * day) // switched off for a month, and the first view is not here yet
+	if _, err := c.Choose(later, nil, key(0), 2, Relay{}); !errors.Is(err, ErrNoRelays) {
+		t.Errorf("a path without a view: %v", err)
+	}
+	if now := guardsOf(t, c, later, relays); now[0] != mine[0] || now[1] != mine[1] {
+		t.Error("guards changed while there was no view")
+	}
+}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -355,7 +357,7 @@ func TestMeetingRelaysAreDistinctAndWeighted(t *testing.T) {
 func TestPinnedMiddlesBoundWhatForcedCircuitsTell(t *testing.T) {
 	const (
 		total, evil = 100, 5
-		sidecars    = 150
+		sidecars    = 100
 		circuits    = 120
 	)
 	relays := network(total)
@@ -397,6 +399,44 @@ func TestPinnedMiddlesBoundWhatForcedCircuitsTell(t *testing.T) {
 			t.Errorf("fresh middles would have told of only %d of %d: the simulation shows nothing", fresh, sidecars)
 		}
 		t.Logf("%d own relays, %d forced circuits: pinned %d %%, fresh %d %% of guards found", own, circuits, beside*100/sidecars, fresh*100/sidecars)
+	}
+}
+
+func TestAChooserServesManyAtOnce(t *testing.T) {
+	relays := network(40)
+	c := New(Rules{}, testRand(10), nil, nil)
+	dir := t.TempDir()
+	var all sync.WaitGroup
+	for n := range 4 {
+		all.Go(func() {
+			for i := range 50 {
+				now := day0.Add(time.Duration(i) * time.Hour)
+				hops, err := c.Choose(now, relays, key(n), 3, relays[i%40])
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.GuardResult(hops[0].ID, i%3 > 0)
+				c.GuardDown(now, hops[0].ID)
+				c.GuardUp(hops[0].ID)
+				c.EdgeFailed(now, hops[1].ID, hops[2].ID)
+				c.GuardStatus()
+				if i%10 == 0 {
+					if err := errors.Join(c.SaveGuards(filepath.Join(dir, "g")), c.SavePins(filepath.Join(dir, "p"))); err != nil {
+						t.Error(err)
+					}
+				}
+				c.Forget(key(n + 4))
+			}
+		})
+	}
+	all.Wait()
+	if err := errors.Join(c.SaveGuards(filepath.Join(dir, "g")), c.SavePins(filepath.Join(dir, "p"))); err != nil {
+		t.Fatal(err)
+	}
+	gs, err := LoadGuards(filepath.Join(dir, "g"))
+	if err != nil || !slices.Equal(New(Rules{}, nil, gs, nil).GuardStatus(), c.GuardStatus()) {
+		t.Errorf("the last file isn't the last state: %v", err)
 	}
 }
 

@@ -61,6 +61,7 @@ func (ps *Pins) of(key Key, now time.Time, rng *rand.Rand, relays []Relay, rules
 	p := ps.entry(key, now)
 	for i := range p.list {
 		if find(relays, p.list[i].id) != nil {
+			ps.changed = ps.changed || newHour(p.list[i].listed, now)
 			p.list[i].listed = now
 		}
 	}
