@@ -123,7 +123,10 @@ func (k *Keys) Rotate(now time.Time) (bool, error) {
 	if !fresh && !changed {
 		return false, nil
 	}
-	return fresh, k.use(next)
+	if err := k.use(next); err != nil {
+		return false, err
+	}
+	return fresh, nil
 }
 
 // Replace forgets every onion key and makes a new one: after a crash it is not
