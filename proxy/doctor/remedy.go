@@ -46,7 +46,7 @@ var remedies = map[setup.Client]map[string]string{
 }
 
 // runs are the leaks that no setting of Transmission's closes.
-const runs = "start it with shoal run, as in: shoal run -- transmission-daemon --foreground"
+const runs = "start it with shoal run, as in: shoal run --network FILE -- transmission-daemon --foreground"
 
 // setUp are the leaks that shoal setup closes.
 var setUp = map[string]bool{

@@ -43,11 +43,7 @@ func Running(clients ...Client) ([]Instance, error) {
 		if !ok || len(clients) > 0 && !slices.Contains(clients, c) {
 			continue
 		}
-		i := Instance{Client: c, Process: &p}
-		file := configOf(c, program, args, p.Env, placesOf(p.Env))
-		if filepath.IsAbs(file) || runtime.GOOS == "linux" {
-			i.File = p.Path(file)
-		}
+		i := Instance{Client: c, File: fileOf(p, c, program, args), Process: &p}
 		// A client's helper processes and its window share its settings.
 		if k := slices.IndexFunc(out, func(o Instance) bool { return o.Client == c && sameFile(o.File, i.File) }); k >= 0 {
 			if program == "deluged" {
@@ -58,6 +54,19 @@ func Running(clients ...Client) ([]Instance, error) {
 		out = append(out, i)
 	}
 	return out, nil
+}
+
+// fileOf returns the settings file of a client that runs, "" when that can't be
+// known: of other users' processes only the arguments can be seen.
+func fileOf(p proc.Process, c Client, program string, args []string) string {
+	if !p.Mine() {
+		file := configOf(c, program, args, p.Env, places{os: runtime.GOOS})
+		if !filepath.IsAbs(file) {
+			return ""
+		}
+		return file
+	}
+	return p.Path(configOf(c, program, args, p.Env, placesOf(p.Env)))
 }
 
 // Find returns the one client that is meant: the one with the settings that a
@@ -73,19 +82,20 @@ func Find(c Client, a Access) (Instance, error) {
 			return i, fmt.Errorf("setup: %w", err)
 		}
 		for _, r := range running {
-			// Where the settings of one that runs can't be known it may be this one.
-			if r.File == "" || sameFile(r.File, i.File) {
+			// Only Linux tells which settings a program was started with.
+			if sameFile(r.File, i.File) || runtime.GOOS != "linux" {
 				i.Process = r.Process
 			}
 		}
 		return i, nil
 	}
+	mine := slices.DeleteFunc(slices.Clone(running), func(r Instance) bool { return !r.Process.Mine() })
 	switch {
-	case len(running) == 1:
-		running[0].access = a
-		return running[0], nil
-	case len(running) > 1:
-		return Instance{}, several(c, "run", running)
+	case len(mine) == 1:
+		mine[0].access = a
+		return mine[0], nil
+	case len(mine) > 1:
+		return Instance{}, several(c, "run", mine)
 	case a.URL != "":
 		return Instance{Client: c, access: a}, nil
 	}

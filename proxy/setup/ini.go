@@ -32,8 +32,9 @@ func (b ini) find(key string) (at line, found bool, section int) {
 		pos += len(l)
 		text := bytes.TrimSpace(l)
 		switch {
-		case len(text) == 0 || text[0] == ';' || text[0] == '#':
+		case len(text) == 0:
 			continue
+		case text[0] == ';' || text[0] == '#':
 		case text[0] == '[':
 			inside = string(text) == "["+group+"]"
 		case inside:

@@ -3,13 +3,9 @@ package setup
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/url"
-	"strconv"
 )
 
 // Plan is what Apply would do. It has changed nothing yet.
@@ -41,30 +37,41 @@ func NewPlan(ctx context.Context, i Instance, w Want, state string) (*Plan, erro
 		return nil, err
 	}
 	p := &Plan{instance: i, store: store{state}}
-	var was settings
+	was := file
 	if i.runs() {
-		if p.api, err = i.api(file); err == nil {
-			was, err = p.api.read(ctx)
-		}
-		if err != nil {
-			return nil, i.mustClose(err)
-		}
-		p.Changes = i.changesAPI(was, w)
+		was, err = p.planAPI(ctx, file, w)
 	} else {
-		if p.before, err = readFile(i.File); err != nil {
-			return nil, fmt.Errorf("setup: %w", err)
-		}
-		p.Changes = i.changesFile(file, w)
-		if err := p.edit(); err != nil {
-			return nil, err
-		}
-		was = file
+		err = p.planFile(file, w)
+	}
+	if err != nil {
+		return nil, err
 	}
 	p.Notes = i.notes(was, w)
 	if len(p.Changes) == 0 {
 		return p, nil
 	}
 	return p, p.remember(file)
+}
+
+// planAPI plans to tell a client that runs, and returns its settings.
+func (p *Plan) planAPI(ctx context.Context, file settings, w Want) (was settings, err error) {
+	if p.api, err = p.instance.api(file); err == nil {
+		was, err = p.api.read(ctx)
+	}
+	if err != nil {
+		return nil, p.instance.mustClose(err)
+	}
+	p.Changes = p.instance.changesAPI(was, w)
+	return was, nil
+}
+
+// planFile plans to write the file of one that doesn't.
+func (p *Plan) planFile(file settings, w Want) (err error) {
+	if p.before, err = readFile(p.instance.File); err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	p.Changes = p.instance.changesFile(file, w)
+	return p.edit()
 }
 
 // edit makes after of before, and drops changes that change no byte.
@@ -133,137 +140,6 @@ func (p *Plan) remember(file settings) error {
 	return nil
 }
 
-// NewUndo plans what brings back what was there before the first Apply whose
-// record is in the folder state.
-func NewUndo(ctx context.Context, i Instance, state string) (*Plan, error) {
-	p := &Plan{instance: i, store: store{state}, undo: true}
-	r, err := p.store.load(i)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("setup: there is nothing to undo for this %s", i.Client.Title())
-	}
-	if err != nil {
-		return nil, err
-	}
-	file, err := i.settings()
-	if err != nil {
-		return nil, err
-	}
-	if !i.runs() {
-		return p, p.undoFile(r, file)
-	}
-	if !r.API {
-		return nil, i.mustClose(errors.New("setup: its file was changed while it did not run"))
-	}
-	var now settings
-	if p.api, err = i.api(file); err == nil {
-		now, err = p.api.read(ctx)
-	}
-	if err != nil {
-		return nil, i.mustClose(err)
-	}
-	for _, c := range r.Changes {
-		if c.Old != nil && !same(now[c.Name], c.Old) {
-			p.Changes = append(p.Changes, Change{c.Name, now[c.Name], c.Old})
-		}
-	}
-	return p, nil
-}
-
-// undoFile plans to write the file as it was, or if the client has written it
-// since, those lines of it that were changed.
-func (p *Plan) undoFile(r *record, now settings) (err error) {
-	i := p.instance
-	if len(r.Lines) == 0 {
-		return hint("Start it, and undo then.", "setup: %s was set up while it ran, and its file was not known", i.Client.Title())
-	}
-	if p.before, err = readFile(i.File); err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	p.after = p.before
-	for _, l := range r.Lines {
-		if text, ok := raw(i.Client, p.before, l.Name); text == l.Text && ok == l.Set {
-			continue
-		}
-		if p.after, err = write(i.Client, p.after, l.Name, l.Text, l.Set); err != nil {
-			return err
-		}
-		c := Change{Name: l.Name, Old: now[l.Name]}
-		if l.Set && i.Client == QBittorrent {
-			c.New = iniValue(l.Text)
-		} else if l.Set {
-			c.New = json.RawMessage(l.Text)
-		}
-		p.Changes = append(p.Changes, c)
-	}
-	if r.Before != nil && r.After == digest(p.before) {
-		p.after = r.Before
-	}
-	return nil
-}
-
-// Apply does what the plan says. While a client runs that has no API to tell,
-// it refuses.
-func (p *Plan) Apply(ctx context.Context) error {
-	if p.record != nil {
-		if err := p.store.save(p.instance, p.record); err != nil {
-			return err
-		}
-	}
-	if err := p.apply(ctx); err != nil {
-		if p.record != nil && !p.had && !p.API() {
-			p.store.remove(p.instance)
-		}
-		return err
-	}
-	if p.undo {
-		return p.store.remove(p.instance)
-	}
-	return nil
-}
-
-func (p *Plan) apply(ctx context.Context) error {
-	if len(p.Changes) == 0 {
-		return nil
-	}
-	if p.api == nil {
-		// It may have been started while the user read the plan.
-		again, err := Find(p.instance.Client, Access{Config: p.instance.File})
-		if err != nil {
-			return err
-		}
-		if again.Process != nil {
-			return again.mustClose(errors.New("setup: it was started meanwhile"))
-		}
-		if err := replace(p.instance.File, p.before, p.after); err != nil {
-			return fmt.Errorf("setup: %w", err)
-		}
-		return nil
-	}
-	if err := p.api.write(ctx, p.Changes); err != nil {
-		return err
-	}
-	now, err := p.api.read(ctx)
-	if err != nil {
-		return err
-	}
-	for _, c := range p.Changes {
-		if !same(now[c.Name], c.New) {
-			return fmt.Errorf("setup: %s did not take %s", p.instance.Client.Title(), c.Name)
-		}
-	}
-	return nil
-}
-
-// runs says if the client runs, as far as is known.
-func (i Instance) runs() bool { return i.Process != nil || i.access.URL != "" }
-
-func (i Instance) mustClose(err error) error {
-	if errors.Is(err, errLogin) {
-		return &HintError{err, "Give --login and --login-password-file; or close " + i.Client.Title() + " and say this again."}
-	}
-	return &HintError{err, "Close " + i.Client.Title() + " and say this again: while it runs it would overwrite its file."}
-}
-
 // changesAPI returns what has to change in what the API says.
 func (i Instance) changesAPI(s settings, w Want) []Change {
 	switch i.Client {
@@ -300,7 +176,7 @@ func (i Instance) fileNames(name string, file settings) []string {
 func (i Instance) notes(s settings, w Want) []string {
 	if i.Client == Transmission {
 		return []string{
-			"Transmission has no SOCKS for its peers: start it with shoal run, as in: shoal run -- transmission-daemon --foreground",
+			"Transmission has no SOCKS for its peers: start it with shoal run, as in: shoal run --network FILE -- transmission-daemon --foreground",
 			"Its DHT stays as it is: shoal run answers it, and without shoal run Transmission must not run at all.",
 		}
 	}
@@ -314,117 +190,4 @@ func (i Instance) notes(s settings, w Want) []string {
 		return []string{"The DHT stays on: the client asks the system's DNS for the DHT's first nodes, which shows that a torrent client runs here, though not what it shares."}
 	}
 	return nil
-}
-
-// profileOf says what settings mean that came from the API (then file are the
-// file's) or from the file (then file is nil).
-func (i Instance) profileOf(s, file settings) Profile {
-	switch i.Client {
-	case QBittorrent:
-		if file == nil && !s.has("proxy_type") {
-			return qbProfile(qbAsAPI(s), s)
-		}
-		return qbProfile(s, file)
-	case Deluge:
-		return delugeProfile(s)
-	}
-	return transmissionProfile(s)
-}
-
-// Read returns what the client's settings mean: from its API where it runs and
-// answers (live), else from its file.
-func (i Instance) Read(ctx context.Context) (p Profile, live bool, err error) {
-	file, err := i.settings()
-	if err != nil && !i.runs() {
-		return p, false, err
-	}
-	fileErr := err
-	if i.runs() {
-		var a api
-		if a, err = i.api(file); err == nil {
-			var s settings
-			if s, err = a.read(ctx); err == nil {
-				if file == nil {
-					file = make(settings)
-				}
-				return i.profileOf(s, file), true, nil
-			}
-		}
-	}
-	if file == nil {
-		return p, false, errors.Join(err, fileErr)
-	}
-	return i.profileOf(file, nil), false, nil
-}
-
-var (
-	errNoAPI   = errors.New("setup: it runs and listens nowhere to be told settings (qBittorrent does with its web interface on)")
-	errNetwork = errors.New("setup: it runs in a network of its own")
-)
-
-// api returns the way to tell the client while it runs. On Linux it is made
-// sure that it is the client who listens there.
-func (i Instance) api(file settings) (api, error) {
-	at := i.access.URL
-	if at == "" {
-		switch i.Client {
-		case QBittorrent:
-			at = qbURL(file)
-		case Transmission:
-			at = transmissionURL(file)
-		case Deluge:
-			at = delugeAddr(file, i.neighbour("deluged.pid"))
-		}
-		if at == "" {
-			return nil, errNoAPI
-		}
-		if err := i.listensAt(at); err != nil {
-			return nil, err
-		}
-	}
-	user, password := i.access.User, i.access.Password
-	switch i.Client {
-	case QBittorrent:
-		return &qbAPI{base: trimSlash(at), user: user, password: password, http: newHTTP(at)}, nil
-	case Transmission:
-		return &transmissionAPI{url: at, user: user, password: password, http: newHTTP(at)}, nil
-	}
-	if user == "" {
-		var ok bool
-		if user, password, ok = delugeLogin(i.neighbour("auth")); !ok {
-			return nil, errLogin
-		}
-	}
-	return &delugeAPI{addr: at, user: user, password: password}, nil
-}
-
-// listensAt returns nil unless somebody else than the client listens there.
-func (i Instance) listensAt(at string) error {
-	if !i.Process.SameNetwork() {
-		return errNetwork
-	}
-	_, port, err := net.SplitHostPort(at)
-	if u, e := url.Parse(at); e == nil && u.Host != "" {
-		port, err = u.Port(), nil
-	}
-	if err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	sockets, err := i.Process.Sockets()
-	if err != nil {
-		return nil // it can't be seen
-	}
-	for _, s := range sockets {
-		if s.Listening && strconv.Itoa(int(s.Local.Port())) == port {
-			return nil
-		}
-	}
-	return errNoAPI
-}
-
-func trimSlash(s string) string {
-	for len(s) > 0 && s[len(s)-1] == '/' {
-		s = s[:len(s)-1]
-	}
-	return s
 }

@@ -77,7 +77,11 @@ func (c Change) show(v json.RawMessage) string {
 	if n, err := strconv.Atoi(string(v)); err == nil && n >= 0 && n < len(kinds[c.Name]) {
 		return fmt.Sprintf("%d (%s)", n, kinds[c.Name][n])
 	}
-	return string(v)
+	var line bytes.Buffer
+	if json.Compact(&line, v) != nil {
+		return string(v)
+	}
+	return line.String()
 }
 
 // wish is one setting that a client should have.

@@ -6,8 +6,9 @@
 //
 // What decides (what is wanted, how a file changes, which file is a client's)
 // is pure: qbittorrent.go, deluge.go, transmission.go, settings.go, ini.go,
-// object.go, where.go. The I/O is beside it: find.go, file.go, plan.go, and an
-// API each in webui.go, rpc.go and daemon.go.
+// object.go, where.go. The I/O is beside it: find.go finds a client, reach.go
+// chooses between its API (webui.go, rpc.go, daemon.go) and its file (file.go);
+// plan.go, apply.go, undo.go and record.go change it.
 package setup
 
 import (

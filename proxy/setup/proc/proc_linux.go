@@ -39,6 +39,17 @@ func List() ([]Process, error) {
 	return all, nil
 }
 
+// Mine says if the process is this user's, or this user is root.
+func (p Process) Mine() bool {
+	uid := os.Geteuid()
+	info, err := os.Stat(name(p.PID, ""))
+	if err != nil {
+		return false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return uid == 0 || ok && int(s.Uid) == uid
+}
+
 // Env returns a variable of the process's environment at its start, "" also
 // when that can't be read.
 func (p Process) Env(name string) string {

@@ -1,0 +1,127 @@
+package setup
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// record is what an Apply keeps for its undo.
+type record struct {
+	Version int       `json:"version"`
+	Client  Client    `json:"client"`
+	File    string    `json:"file"`
+	API     bool      `json:"api"`     // the client was told while it ran; else its file was written
+	Changes []Change  `json:"changes"` // in the words of whoever was told
+	Lines   []written `json:"lines"`   // how the file had what was changed
+
+	// Before is the whole file, and After the digest of what was written in
+	// its place: while that is still there, an undo is exact to the byte.
+	Before []byte `json:"before,omitempty"`
+	After  string `json:"after,omitempty"`
+}
+
+// recordVersion 1 is the first.
+const recordVersion = 1
+
+// written is how one setting was written in the file.
+type written struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+	Set  bool   `json:"set"` // else it was not there
+}
+
+// keep adds a change, unless the setting was changed before: then what it was
+// at first counts.
+func (r *record) keep(c Change) {
+	if i := slices.IndexFunc(r.Changes, func(o Change) bool { return o.Name == c.Name }); i >= 0 {
+		r.Changes[i].New = c.New
+		return
+	}
+	r.Changes = append(r.Changes, c)
+}
+
+func (r *record) keepLine(l written) {
+	if !slices.ContainsFunc(r.Lines, func(o written) bool { return o.Name == l.Name }) {
+		r.Lines = append(r.Lines, l)
+	}
+}
+
+func digest(b []byte) string {
+	d := sha256.Sum256(b)
+	return hex.EncodeToString(d[:])
+}
+
+// store is the folder where records are: one for each client and settings file.
+type store struct{ dir string }
+
+func (s store) path(i Instance) string {
+	of := i.File
+	if of == "" {
+		of = i.access.URL
+	}
+	if real, err := filepath.EvalSymlinks(of); err == nil {
+		of = real
+	}
+	if abs, err := filepath.Abs(of); err == nil && i.File != "" {
+		of = abs
+	}
+	return filepath.Join(s.dir, "undo-"+string(i.Client)+"-"+digest([]byte(of))[:8]+".json")
+}
+
+// load returns the record, or an error that is fs.ErrNotExist.
+func (s store) load(i Instance) (*record, error) {
+	b, err := os.ReadFile(s.path(i))
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("setup: %s is damaged: %w", s.path(i), err)
+	}
+	if r.Version != recordVersion || r.Client != i.Client {
+		return nil, fmt.Errorf("setup: %s is of version %d for %q", s.path(i), r.Version, r.Client)
+	}
+	for k, c := range r.Changes { // null is nothing
+		if string(c.Old) == "null" {
+			r.Changes[k].Old = nil
+		}
+		if string(c.New) == "null" {
+			r.Changes[k].New = nil
+		}
+	}
+	return &r, nil
+}
+
+// save writes the record, for this user only: it may hold passwords.
+func (s store) save(i Instance, r *record) error {
+	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	tmp, err := os.CreateTemp(s.dir, ".undo-*") // 0600
+	if err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(value(r))
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), s.path(i)); err != nil {
+		return fmt.Errorf("setup: %w", err)
+	}
+	return nil
+}
+
+func (s store) remove(i Instance) error {
+	if err := os.Remove(s.path(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("setup: %w", err)
+	}
+	return nil
+}
