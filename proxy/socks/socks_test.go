@@ -333,7 +333,7 @@ func TestServeEndsWithAllItStarted(t *testing.T) {
 	}
 	<-inside
 	peer.ended()
-	waiting.ended()
+	io.Copy(io.Discard, waiting.conn) // to its end; it may have been told
 	if s.Associations() != 0 {
 		t.Error("associations are left")
 	}

@@ -152,3 +152,15 @@ func FuzzGreeting(f *testing.F) {
 		}
 	})
 }
+
+func TestResetIsForSYNsAlone(t *testing.T) {
+	for _, l := range wire(t) {
+		if l[0] != "utp" {
+			continue
+		}
+		b, ok := ResetUTP([]byte(l[1]))
+		if syn := strings.HasPrefix(l[2], "type 4"); ok != syn || ok != isUTP(b) {
+			t.Errorf("ResetUTP(%x) = %x, %v", l[1], b, ok)
+		}
+	}
+}
