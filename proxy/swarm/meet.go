@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit"
@@ -19,8 +20,14 @@ type binding struct {
 	days    map[announce.Day]bool
 	busy    bool      // being built or registered
 	retry   time.Time // not before
-	fails   int
+	fails   int       // in a row, at this place among the meeting relays
+	lost    bool      // the circuit could not be built, or died: another relay's turn
 }
+
+const (
+	stoodFor = time.Minute // a circuit that dies sooner counts as one that could not be built
+	maxLost  = 4           // relays that are not drawn again at once
+)
 
 // bind has as many meeting relays registered for the days of now as there are
 // to be. It starts what is missing and does not wait.
@@ -32,29 +39,41 @@ func (m *member) bind() {
 	}
 	days := announce.Days(m.id.hash, m.net.cfg.Now())
 	var have []onion.ID
+	var lost []*binding
 	for id, b := range m.bound {
 		if b.circuit != nil && over(b.circuit) && !b.busy {
-			b.circuit, b.days = nil, nil
-			b.fails++
-			b.retry = time.Now().Add(jitter(backoff(b.fails)))
+			if time.Since(b.circuit.Born()) > stoodFor {
+				b.fails = 0
+			}
+			b.lose()
+			time.AfterFunc(time.Until(b.retry), m.wake)
 			m.signalLocked()
 		}
-		if b.fails >= 3 && b.circuit == nil && !b.busy { // another meeting relay instead
+		if b.lost && !b.busy {
 			delete(m.bound, id)
+			m.lost = append(m.lost, id)
+			lost = append(lost, b)
 			continue
 		}
 		have = append(have, id)
 	}
-	if missing := m.net.cfg.Meetings - len(have); missing > 0 {
+	m.lost = m.lost[max(0, len(m.lost)-maxLost):]
+	for len(have) < m.net.cfg.Meetings {
 		relays := m.net.cfg.Relays()
-		for range missing {
-			r, err := m.net.cfg.Chooser.ChooseMeeting(relays, 1, have...)
-			if err != nil {
-				break
-			}
-			m.bound[r[0].ID] = &binding{relay: r[0].ID}
-			have = append(have, r[0].ID)
+		r, err := m.net.cfg.Chooser.ChooseMeeting(relays, 1, slices.Concat(m.lost, have)...)
+		if err != nil { // a small network: one of those once more
+			r, err = m.net.cfg.Chooser.ChooseMeeting(relays, 1, have...)
 		}
+		if err != nil {
+			break
+		}
+		b := &binding{relay: r[0].ID}
+		if len(lost) > 0 {
+			b.fails, b.retry = lost[0].fails, lost[0].retry
+			lost = lost[1:]
+		}
+		m.bound[b.relay] = b
+		have = append(have, b.relay)
 	}
 	for _, b := range m.bound {
 		if b.busy || time.Now().Before(b.retry) {
@@ -70,8 +89,15 @@ func (m *member) bind() {
 	}
 }
 
+// lose says that b's circuit is no more, and when the next one may be built.
+func (b *binding) lose() {
+	b.circuit, b.days, b.lost = nil, nil, true
+	b.fails++
+	b.retry = time.Now().Add(jitter(backoff(b.fails)))
+}
+
 func backoff(fails int) time.Duration {
-	return min(time.Second<<min(fails, 8), 5*time.Minute)
+	return min(time.Second<<min(fails-1, 8), 5*time.Minute)
 }
 
 // signalLocked tells all who wait that bound has changed. Caller holds mu.
@@ -101,9 +127,8 @@ func (m *member) register(b *binding, days []announce.Day) {
 		if c != nil {
 			c.Close()
 		}
-		b.circuit, b.days = nil, nil
-		b.fails++
-		b.retry = time.Now().Add(jitter(backoff(b.fails)))
+		b.lose()
+		m.wake()
 		time.AfterFunc(time.Until(b.retry), m.wake)
 	} else {
 		if m.left {
@@ -111,7 +136,7 @@ func (m *member) register(b *binding, days []announce.Day) {
 			return
 		}
 		fresh := b.circuit != c
-		b.circuit, b.fails = c, 0
+		b.circuit = c
 		b.days = make(map[announce.Day]bool)
 		for _, d := range days {
 			b.days[d] = true

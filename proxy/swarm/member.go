@@ -57,6 +57,7 @@ type member struct {
 	seeds    uint32
 	leeches  uint32
 	bound    map[onion.ID]*binding  // meeting relays
+	lost     []onion.ID             // meeting relays that were lost last
 	changed  chan struct{}          // closed and replaced when bound changes
 	outbound map[onion.ID]*outbound // circuits to others' meeting relays
 	asks     map[onion.ID]*ask      // circuits to trackers
