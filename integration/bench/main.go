@@ -22,6 +22,7 @@ import (
 	"github.com/shoal-p2p/shoal/integration/bench/child"
 	"github.com/shoal-p2p/shoal/integration/bench/crowd"
 	"github.com/shoal-p2p/shoal/integration/bench/peer"
+	"github.com/shoal-p2p/shoal/integration/netns"
 )
 
 // bench is one run.
@@ -53,6 +54,7 @@ var suites = []suite{
 	{"shoal", "the same of six relays between two sidecars", nil, false},
 	{"first", "time to ready, to the first announce's answer, and to dial a peer", first, false},
 	{"distance", "one stream over distant links, and a second that joins", distance, false},
+	{"clients", "a file from one qBittorrent to another, directly and through Shoal", realClients, false},
 	{"fair", "a small stream's round trips beside a bulk stream", fair, false},
 	{"circuits", "20,000 idle circuits on one relay, and how fast they open", circuits, false},
 	{"tracker", "announces to a tracker with a million records", trackers, false},
@@ -69,24 +71,28 @@ var groups = map[string][]string{
 
 func main() {
 	child.Main(services()...)
-	if err := run(os.Args[1:]); err != nil {
+	code, err := start(os.Args[1:])
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		if errors.Is(err, errUsage) {
-			os.Exit(2)
-		}
-		os.Exit(1)
 	}
+	os.Exit(code)
 }
 
-var errUsage = errors.New("usage")
+// options are what the flags say.
+type options struct {
+	bin, out string
+	quick    bool
+	rounds   int
+	selected []string
+}
 
-func run(args []string) error {
+func parse(args []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	bin := flags.String("bin", "bin", "folder of the programs shoal and shoal-tracker")
-	out := flags.String("out", "bench", "folder for the JSON")
+	flags.StringVar(&o.bin, "bin", "bin", "folder of the programs shoal and shoal-tracker")
+	flags.StringVar(&o.out, "out", "bench", "folder for the JSON")
+	flags.BoolVar(&o.quick, "quick", false, "one short round of each: shows that it runs, measures little")
+	flags.IntVar(&o.rounds, "rounds", 5, "rounds of each measurement")
 	only := flags.String("only", "", "suites to run, separated by commas; empty: all but the rare")
-	quick := flags.Bool("quick", false, "one short round of each: shows that it runs, measures little")
-	rounds := flags.Int("rounds", 5, "rounds of each measurement")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: bench [flags]\nThe suites:")
 		for _, s := range suites {
@@ -97,13 +103,35 @@ func run(args []string) error {
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		return nil
-	case err != nil || flags.NArg() > 0 || *rounds < 1:
-		return fmt.Errorf("%w: see -help", errUsage)
+		return o, err
+	case err != nil || flags.NArg() > 0 || o.rounds < 1:
+		return o, errors.New("see bench -help")
 	}
-	selected, err := choose(*only)
+	if o.quick {
+		o.rounds = 1
+	}
+	o.selected, err = choose(*only)
+	return o, err
+}
+
+// start runs the program, inside a network with nothing but loopback where the
+// system lets us have one, and returns what to exit with.
+func start(args []string) (code int, err error) {
+	o, err := parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return 0, nil
+	}
 	if err != nil {
-		return err
+		return 2, err
+	}
+	if netns.Inside() {
+		if err := netns.Enter(); err != nil {
+			return 1, err
+		}
+	} else if code, err := netns.Run(args, nil); err == nil {
+		return code, nil
+	} else {
+		fmt.Fprintf(os.Stderr, "bench: %v\nbench: so there will be no real torrent clients: they would talk to others\n", err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -111,14 +139,14 @@ func run(args []string) error {
 		stop() // a second signal ends the program, and with it its children
 		fmt.Fprintln(os.Stderr, "bench: stopping after what is being measured; once more to stop at once")
 	})()
-	b := &bench{shoal: filepath.Join(*bin, "shoal"), tracker: filepath.Join(*bin, "shoal-tracker"), quick: *quick, rounds: *rounds}
-	if *quick {
-		b.rounds = 1
+	b := &bench{quick: o.quick, rounds: o.rounds}
+	if err := b.prepare(o); err != nil {
+		return 1, err
 	}
-	if err := b.prepare(*out); err != nil {
-		return err
+	if err := b.run(ctx, o.selected); err != nil {
+		return 1, err
 	}
-	return b.run(ctx, selected)
+	return 0, nil
 }
 
 // choose returns the names of the suites that a list selects.
@@ -138,7 +166,7 @@ func choose(list string) (selected []string, err error) {
 			continue
 		}
 		if !slices.ContainsFunc(suites, func(s suite) bool { return s.name == name }) {
-			return nil, fmt.Errorf("%w: no suite %q: see -help", errUsage, name)
+			return nil, fmt.Errorf("no suite %q: see bench -help", name)
 		}
 		selected = append(selected, name)
 	}
@@ -146,7 +174,8 @@ func choose(list string) (selected []string, err error) {
 }
 
 // prepare makes what a run needs.
-func (b *bench) prepare(out string) (err error) {
+func (b *bench) prepare(o options) (err error) {
+	b.shoal, b.tracker = filepath.Join(o.bin, "shoal"), filepath.Join(o.bin, "shoal-tracker")
 	for _, p := range []*string{&b.shoal, &b.tracker} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
@@ -155,7 +184,7 @@ func (b *bench) prepare(out string) (err error) {
 			return fmt.Errorf("%w: make build makes it", err)
 		}
 	}
-	if b.report, err = newReport(out, b.quick); err != nil {
+	if b.report, err = newReport(o.out, b.quick); err != nil {
 		return err
 	}
 	b.dir, err = os.MkdirTemp("", "shoal-bench-")

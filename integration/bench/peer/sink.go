@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/anacrolix/utp"
 	"golang.org/x/net/proxy"
 )
 
@@ -18,6 +19,7 @@ type Way struct {
 	SOCKS string // HOST:PORT of a SOCKS5 proxy; "" for none
 	User  string // SOCKS user name; "" for none
 	To    string // HOST:PORT
+	UTP   bool   // dial To by µTP, without a proxy
 	Hash  Hash   // swarm of the handshake
 }
 
@@ -40,12 +42,15 @@ func (w Way) dialer() (proxy.ContextDialer, error) {
 }
 
 func (w Way) dial() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+	defer cancel()
+	if w.UTP {
+		return utp.DialContext(ctx, w.To)
+	}
 	d, err := w.dialer()
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
-	defer cancel()
 	return d.DialContext(ctx, "tcp", w.To)
 }
 

@@ -5,6 +5,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/anacrolix/utp"
 )
 
 // chunk is what a source writes at once: sixteen pieces, the same each time.
@@ -17,8 +19,23 @@ func (p *Peer) Listen(at string, addr *string) error {
 	if err != nil {
 		return err
 	}
-	*addr = l.Addr().String()
-	go func() { // ends with the process
+	*addr = accept(l)
+	return nil
+}
+
+// ListenUTP is Listen for µTP (BEP 29), by the library that a sidecar uses.
+func (p *Peer) ListenUTP(at string, addr *string) error {
+	l, err := utp.Listen(at)
+	if err != nil {
+		return err
+	}
+	*addr = accept(l)
+	return nil
+}
+
+// accept serves what l accepts until the process ends, and returns where l is.
+func accept(l net.Listener) string {
+	go func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
@@ -27,7 +44,7 @@ func (p *Peer) Listen(at string, addr *string) error {
 			go serve(conn)
 		}
 	}()
-	return nil
+	return l.Addr().String()
 }
 
 // serve does what a sink asks, order after order, until it hangs up or got its bulk.
@@ -51,9 +68,12 @@ func serve(conn net.Conn) {
 			}
 			continue
 		}
-		if send(conn, o) == nil {
-			conn.(*net.TCPConn).CloseWrite()
-			readOrder(conn) // returns when the sink hangs up
+		if err := send(conn, o); err != nil {
+			return
+		}
+		if c, ok := conn.(*net.TCPConn); ok { // µTP has no half of a connection to close
+			c.CloseWrite()
+			readOrder(c) // returns when the sink hangs up
 		}
 		return
 	}
