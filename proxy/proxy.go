@@ -157,7 +157,7 @@ func New(cfg Config) (*Sidecar, error) {
 		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
 		Trackers: p.trackers, Budget: stream.NewBudget(streamMemory), Now: p.now,
 	})
-	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add}, handler{p})
+	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Addresses: loadPorts(p.path("clients/ports"))}, handler{p})
 	p.desk = inbound.New(inbound.Config{
 		StandIn: p.standIn,
 		Roads:   []inbound.Road{p.road, inbound.TCP(p.listens), inbound.UTP(p.association)},
@@ -264,6 +264,9 @@ func (p *Sidecar) Run(ctx context.Context) error {
 		run(func() error { return p.socks.Serve(ctx, p.socksLn) })
 	}
 	upper.Wait()
+	if err := savePorts(p.path("clients/ports"), p.socks.Addresses()); err != nil {
+		p.cfg.Log.Warn("clients' ports", "err", err)
+	}
 	p.closeClients()
 	p.wg.Wait()
 	stop()
