@@ -21,6 +21,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
@@ -125,13 +126,19 @@ func New(cfg Config) (*Sidecar, error) {
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
 		return nil, fmt.Errorf("%w: --hops %d: 1 to %d own relays (0 only in a network file marked as a test)", ErrUsage, cfg.Hops, path.MaxOwn)
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.State, "clients"), 0o700); err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
-	}
 	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting", patience: entryPatience}
 	var err error
-	if p.locked, err = lock(p.path("lock")); err != nil {
+	if p.locked, err = hop.Lock(cfg.State); err != nil {
 		return nil, err
+	}
+	opened := false
+	defer func() {
+		if !opened {
+			p.locked.Close()
+		}
+	}()
+	if err := os.MkdirAll(p.path("clients"), 0o700); err != nil {
+		return nil, fmt.Errorf("state folder: %w", err)
 	}
 	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
 		return nil, err
@@ -174,6 +181,7 @@ func New(cfg Config) (*Sidecar, error) {
 		}
 		return nil, fmt.Errorf("status page: %w", err)
 	}
+	opened = true
 	return p, nil
 }
 

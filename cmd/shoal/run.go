@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/proxy"
 	"github.com/shoal-p2p/shoal/proxy/netns"
 )
@@ -94,7 +95,7 @@ func openRun(cfg proxy.Config, dir string) (*proxy.Sidecar, error) {
 	for i := range maxRuns {
 		cfg.State = filepath.Join(base, fmt.Sprint(i+1))
 		var p *proxy.Sidecar
-		if p, err = proxy.New(cfg); !errors.Is(err, proxy.ErrInUse) {
+		if p, err = proxy.New(cfg); !errors.Is(err, hop.ErrInUse) {
 			return p, err
 		}
 	}
