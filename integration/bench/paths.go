@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/integration/bench/chain"
@@ -185,12 +186,20 @@ func startPaths(ctx context.Context, b *bench, e *ends, dir string, selected []s
 			return all, notes, err
 		}
 		b.report.Programs = append(b.report.Programs, version)
-		for _, tuned := range []bool{false, true} {
-			p, err := startTor(ctx, e, filepath.Join(dir, fmt.Sprintf("tor-tuned-%t", tuned)), tuned)
-			if err != nil {
-				return all, notes, err
+		var both [2]path // side by side: each takes a minute until its consensus and descriptors are there
+		var errs [2]error
+		var wg sync.WaitGroup
+		for i := range both {
+			wg.Go(func() { both[i], errs[i] = startTor(ctx, e, filepath.Join(dir, fmt.Sprintf("tor-%d", i+1)), i == 1) })
+		}
+		wg.Wait()
+		for i, p := range both {
+			if errs[i] == nil {
+				add(p)
 			}
-			add(p)
+		}
+		if err := errors.Join(errs[:]...); err != nil {
+			return all, notes, err
 		}
 	}
 	return all, notes, nil
