@@ -227,7 +227,7 @@ func (b *bench) run(ctx context.Context, selected []string) error {
 	}
 	fmt.Printf("\nAll of it as JSON: %s\n", b.report.file)
 	if ctx.Err() != nil {
-		return errors.New("interrupted")
+		return errors.Join(errors.New("interrupted"), os.RemoveAll(b.dir))
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%w (logs are in %s)", errors.Join(failed...), b.dir)
