@@ -31,9 +31,12 @@ matrix: go
 	integration/prereq.sh test
 	SHOAL_MATRIX=all $(GO) test -count 1 -timeout 30m -v -run Matrix ./integration
 
+# Shoal beside chains of forwarders and Tor: BENCH=chain,tor,… picks suites
+# (bin/bench -help lists them), QUICK=1 is a short look.
 bench: build
 	integration/prereq.sh bench
-	$(GO) test -count 1 -timeout 60m -run '^$$' -bench . ./integration/bench
+	$(GO) build -trimpath -o bin/ ./integration/bench
+	bin/bench -only "$(BENCH)" $(if $(QUICK),-quick)
 
 # Every fuzz target for FUZZ; what it finds lands in the package's testdata.
 FUZZ ?= 10s

@@ -87,7 +87,7 @@ func (c *Child) PID() int { return c.process.PID() }
 // child that ended is an error with its last words.
 func (c *Child) Call(method string, args, reply any) error {
 	err := c.client.Call(method, args, reply)
-	if errors.Is(err, rpc.ErrShutdown) || errors.Is(err, io.ErrUnexpectedEOF) {
+	if errors.Is(err, rpc.ErrShutdown) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, os.ErrClosed) {
 		return c.process.Err()
 	}
 	if err != nil {
