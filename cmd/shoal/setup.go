@@ -58,6 +58,7 @@ var setupCommand = &cli.Command{
 	Description: `Shows which settings change, and asks. A client that runs is told through its
 own interface; one that doesn't has its file changed. Nothing else is touched,
 and --undo brings back what was there.`,
+	HideHelpCommand: true,
 	Subcommands: []*cli.Command{
 		setupClient(setup.QBittorrent, "through the sidecar's SOCKS5 proxy: trackers, peers, names and all else; the DHT off"),
 		setupClient(setup.Deluge, "through the sidecar's SOCKS5 proxy: trackers, peers and names; the DHT off"),
@@ -254,7 +255,11 @@ func runDoctor(c *cli.Context) error {
 		fmt.Println("Clean.")
 		return nil
 	}
-	if n := r.Leaks(); n > 0 {
+	switch n := r.Leaks(); n {
+	case 0:
+	case 1:
+		return errors.New("1 leak, see above")
+	default:
 		return fmt.Errorf("%d leaks, see above", n)
 	}
 	return errors.New("not everything could be looked at, see above")
