@@ -251,7 +251,6 @@ func (r *runner) serve(ctx context.Context, listeners []net.Listener) (int, erro
 		if r.cfg.Publish[i].Host.Port() == 0 {
 			r.cfg.Say(fmt.Sprintf("the command's port %d is at %v", port, a))
 		}
-		published.Go(func() { r.publish(n.ctx, ln, port) })
 	}
 	defer n.end()
 	if r.cfg.Ready != nil {
@@ -270,6 +269,10 @@ func (r *runner) serve(ctx context.Context, listeners []net.Listener) (int, erro
 	defer signal.Stop(signals)
 	if err := r.ctl.send(message{Kind: kindStart}); err != nil {
 		return ExitNotStarted, fmt.Errorf("netns: the process inside: %w", err)
+	}
+	// Not before: inside takes no request for a connection until it was told to start.
+	for i, ln := range listeners {
+		published.Go(func() { r.publish(n.ctx, ln, r.cfg.Publish[i].Port) })
 	}
 	return r.attend(ctx, signals)
 }
