@@ -29,13 +29,14 @@ demo: build
 # Every client to every other one, both ways of dialling.
 matrix: go
 	integration/prereq.sh test
-	SHOAL_MATRIX=all $(GO) test -count 1 -timeout 30m -v -run Matrix ./integration
+	SHOAL_MATRIX=all $(GO) test -count 1 -timeout 30m -parallel 4 -v -run TestMatrix ./integration
 
 # Shoal beside chains of forwarders and Tor: BENCH=chain,tor,… picks suites
 # (bin/bench -help lists them), QUICK=1 is a short look.
 bench: build
 	integration/prereq.sh bench
 	$(GO) build -trimpath -o bin/ ./integration/bench
+	$(GO) test -c -trimpath -o bin/link.test ./circuit/link
 	bin/bench -only "$(BENCH)" $(if $(QUICK),-quick)
 
 # Every fuzz target for FUZZ; what it finds lands in the package's testdata.

@@ -9,6 +9,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // plan is one circuit to build, once its path is chosen.
@@ -19,7 +20,7 @@ type plan struct {
 	early   []byte
 	visit   func(*Circuit, Visitor)
 	visits  *sync.WaitGroup
-	budget  *link.Budget
+	budget  *window.Budget
 	prepare func(*Circuit) // before CREATE goes: makes room for what early asks
 }
 

@@ -5,10 +5,12 @@
 package circuit
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // Use is what a circuit is for: all that the status page says of it.
@@ -76,6 +79,8 @@ type Circuit struct {
 	over   atomic.Bool
 
 	opening sync.Mutex // held while layers open a cell; taken before mu
+
+	fed []*stream.Conn // that have got records since Flush; owned by the link's reader
 
 	mu      sync.Mutex
 	wrapped *onion.Pending // guarded by mu: what CREATED completes; nil then
@@ -324,7 +329,7 @@ type Call struct {
 	Token    [cell.TokenSize]byte
 	Prologue []byte
 	Counter  uint64 // greater than in any call before to Remote
-	Budget   *stream.Budget
+	Budget   *window.Budget
 }
 
 // calling is a call whose first message is made.
@@ -374,12 +379,13 @@ func (c *Circuit) finish(ctx context.Context, id uint32, e *entry, call *calling
 
 // attach makes the stream of a finished handshake. When the far side has ended
 // it meanwhile it is made all the same: what came before can be read.
-func (c *Circuit) attach(id uint32, e *entry, keys *stream.Keys, b *stream.Budget) (*stream.Conn, error) {
+func (c *Circuit) attach(id uint32, e *entry, keys *stream.Keys, b *window.Budget) (*stream.Conn, error) {
 	conn, err := stream.New(keys, sender{c, id, e}, b, Addr{}, Addr{})
 	if err != nil {
 		c.hangUp(id, e, cell.Busy)
 		return nil, fmt.Errorf("circuit: %w", err)
 	}
+	c.intake.Widen(c.slot)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, f := range e.early {
@@ -400,7 +406,7 @@ func (c *Circuit) attach(id uint32, e *entry, keys *stream.Keys, b *stream.Budge
 }
 
 // Accept answers a visitor with the second handshake message.
-func (c *Circuit) Accept(v Visitor, keys *stream.Keys, message []byte, b *stream.Budget) (*stream.Conn, error) {
+func (c *Circuit) Accept(v Visitor, keys *stream.Keys, message []byte, b *window.Budget) (*stream.Conn, error) {
 	c.streamsMu.Lock()
 	e := c.streams[v.Stream]
 	c.streamsMu.Unlock()
@@ -449,6 +455,15 @@ func (c handler) Created(b []byte) {
 	c.stands <- err
 }
 
+// Flush has those read who wait for what came.
+func (c handler) Flush() {
+	for _, conn := range c.fed {
+		conn.Wake()
+	}
+	clear(c.fed)
+	c.Circuit.fed = c.fed[:0]
+}
+
 func (c handler) Sent(uint64) { c.Credit(0) }
 
 func (c handler) Credit(uint64) {
@@ -459,8 +474,9 @@ func (c handler) Credit(uint64) {
 
 func (c handler) Destroyed(r cell.Reason) { c.end(r) }
 
-func (c handler) Cell(f *cell.Frame) {
-	m, err := c.open(f)
+func (c handler) Cell(b *[cell.Size]byte) {
+	f := cell.NewFrame()
+	m, err := c.open(f, b)
 	if err != nil {
 		f.Free()
 		c.fail(cell.Protocol)
@@ -472,14 +488,14 @@ func (c handler) Cell(f *cell.Frame) {
 	}
 }
 
-// open takes all layers off f.
-func (c *Circuit) open(f *cell.Frame) (cell.Message, error) {
+// open takes all layers off b, into f.
+func (c *Circuit) open(f *cell.Frame, b *[cell.Size]byte) (cell.Message, error) {
 	c.opening.Lock()
 	defer c.opening.Unlock()
 	if c.layers == nil { // CREATED could not be read
 		return cell.Message{}, ErrGone
 	}
-	if err := c.layers.Open(f.Body()); err != nil {
+	if err := c.layers.Open(f.Body(), b); err != nil {
 		return cell.Message{}, err
 	}
 	return cell.ParseMessage(f.Body()[:cell.Payload])
@@ -508,6 +524,7 @@ func (c *Circuit) dispatch(f *cell.Frame, m cell.Message) (ok bool) {
 		return e.allow(m)
 	case cell.Close, cell.Refused:
 		c.remove(m.Stream, 0)
+		m.Body = bytes.Clone(m.Body)
 		e.respond(m)
 		e.close(ErrGone)
 		return true
@@ -517,6 +534,7 @@ func (c *Circuit) dispatch(f *cell.Frame, m cell.Message) (ok bool) {
 		if m.Verb == cell.Registered {
 			c.remove(m.Stream, 0)
 		}
+		m.Body = bytes.Clone(m.Body)
 		return e.respond(m)
 	}
 	return false
@@ -555,6 +573,8 @@ func (c *Circuit) record(f *cell.Frame, m cell.Message, e *entry) (ok bool) {
 	}
 	if conn.Receive(m.Body, f) != nil {
 		c.remove(m.Stream, straysOfStream) // the stream has reset itself
+	} else if !slices.Contains(c.fed, conn) { // few: what one read of the link brings
+		c.fed = append(c.fed, conn)
 	}
 	return true
 }
@@ -604,6 +624,9 @@ func (c *Circuit) answered(e *entry, m cell.Message) (ok bool) {
 	if e.want != cell.Answer || e.replied || len(m.Body) < 1 || m.Body[0] > 1 || len(e.answer)+len(m.Body)-1 > e.most {
 		return false
 	}
+	if part := len(m.Body) - 1; cap(e.answer)-len(e.answer) < part {
+		e.answer = slices.Grow(e.answer, max(part, len(e.answer))) // doubled: append alone grows long ones by a quarter
+	}
 	e.answer = append(e.answer, m.Body[1:]...)
 	if m.Body[0] == 0 {
 		m.Body = e.answer
@@ -614,13 +637,12 @@ func (c *Circuit) answered(e *entry, m cell.Message) (ok bool) {
 }
 
 // respond hands the one message that answers to whoever asked. A second one is
-// nobody's; CLOSE comes behind OPENED and is told otherwise.
+// nobody's; CLOSE comes behind OPENED and is told otherwise. It keeps m.
 func (e *entry) respond(m cell.Message) (ok bool) {
 	if e.replied || e.want == 0 {
 		return false
 	}
 	e.replied = true
-	m.Body = append([]byte(nil), m.Body...)
 	e.reply <- m
 	return true
 }

@@ -209,6 +209,7 @@ func (g grab) Data(seal func([]byte) []byte, _ <-chan struct{}) error {
 	g.got(seal(nil))
 	return nil
 }
+func (g grab) Flush()                                 {}
 func (g grab) Control(seal func([]byte) []byte) error { return nil }
 func (g grab) Close(cell.Reason)                      {}
 
@@ -390,11 +391,12 @@ func TestAWriteThatWaitsForRoomKeepsItsDeadline(t *testing.T) {
 	})
 }
 
-// Streams of one circuit that all have much to send get the same.
+// Streams of one circuit that all have much to send get the same, from when the
+// circuit's first credit is used up: whoever comes first may take that.
 func TestStreamsOfOneCircuitTakeTurns(t *testing.T) {
 	play(t, answering, func(t *testing.T, stage *stage) {
 		c, s := stage.build(t)
-		const streams = 5
+		const streams, each, free = 12, 17, 80 // records
 		var conns []*stream.Conn
 		for i := range uint32(streams) {
 			conns = append(conns, dial(t, c, s))
@@ -402,27 +404,51 @@ func TestStreamsOfOneCircuitTakeTurns(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		for _, conn := range conns {
-			go conn.Write(make([]byte, 64<<10)) // all that a fresh window takes
+			go conn.Write(make([]byte, 64<<10)) // all that a fresh window takes: each records
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
 		s.mu.Lock()
-		count := make(map[uint32]int)
+		var order []uint32
 		for _, m := range s.got {
 			if m.Verb == cell.Record && len(m.Body) == stream.DataSize {
-				if count[m.Stream]++; count[m.Stream] == 17 {
-					break
-				}
+				order = append(order, m.Stream)
 			}
 		}
 		s.mu.Unlock()
-		for id, n := range count {
-			if n < 17-2*turnCells {
-				t.Errorf("stream %d sent %d records while another sent 17", id, n)
+		if len(order) != streams*each {
+			t.Fatalf("%d records came, want %d", len(order), streams*each)
+		}
+		left := make(map[uint32]int)
+		for i := range uint32(streams) {
+			left[1+2*i] = each
+		}
+		for _, id := range order[:free] {
+			left[id]--
+		}
+		sent := make(map[uint32]int)
+		for id, n := range left {
+			if n > 0 {
+				sent[id] = 0
 			}
 		}
-		if len(count) != streams {
-			t.Errorf("%d streams sent something", len(count))
+		for _, id := range order[free:] { // until one has sent all
+			sent[id]++
+			if left[id]--; left[id] == 0 {
+				break
+			}
+		}
+		most := 0
+		for _, n := range sent {
+			most = max(most, n)
+		}
+		for id, n := range sent {
+			if n < most-3*turnCells { // one turn that had begun, one that has not ended, and one between
+				t.Errorf("stream %d sent %d records while another sent %d", id, n, most)
+			}
+		}
+		if len(sent) < streams/2 {
+			t.Errorf("%d streams had anything left to send", len(sent))
 		}
 		for _, conn := range conns {
 			conn.Fail(nil)

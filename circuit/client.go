@@ -12,6 +12,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // Config is what a Client is made of; all fields must be set but Hello.
@@ -21,7 +22,7 @@ type Config struct {
 	Relays  func() []path.Relay // the directory as it is now
 	Step    func() uint32       // the network's time step
 	Own     int                 // own relays before the last hop
-	Budget  *link.Budget        // what the windows of all circuits may promise
+	Budget  *window.Budget      // what the windows of all circuits may promise
 
 	// Hello reads what a neighbour says of itself at the start of a link, for a
 	// Want whose Last has no onion key.

@@ -38,6 +38,7 @@ func (s *script) Message(f *cell.Frame, m cell.Message) {
 	f.Free()
 }
 func (s *script) Room()   {}
+func (s *script) Flush()  {}
 func (s *script) Closed() {}
 
 func (s *script) take(m cell.Message) {

@@ -66,8 +66,9 @@ func (w *waiters) remove(e *entry) {
 // roomChanged sends what waited for room and may go now.
 func (c *Circuit) roomChanged() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.flush()
+	c.mu.Unlock()
+	c.slot.Flush()
 }
 
 // flush sends control messages, then wakes the first stream that waits, which
@@ -99,10 +100,10 @@ func (c *Circuit) may(reserve int) bool {
 	return c.room > reserve
 }
 
-// put seals and sends f. Caller holds mu and knows of room.
+// put seals and queues f. Caller holds mu, knows of room, and has the link flushed.
 func (c *Circuit) put(f *cell.Frame) {
 	c.layers.Seal(f.Body())
-	c.slot.Send(f)
+	c.slot.Queue(f)
 	c.room--
 }
 
@@ -112,6 +113,7 @@ func (c *Circuit) put(f *cell.Frame) {
 // over, and nothing is sent.
 func (c *Circuit) control(id uint32, verb cell.Verb, body func([]byte) []byte) error {
 	stuck, err := c.enqueue(id, verb, body)
+	c.slot.Flush()
 	if stuck {
 		c.fail(cell.Overrun)
 		return ErrGone
@@ -169,6 +171,7 @@ func (s sender) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
 			return nil
 		}
 		c.mu.Unlock()
+		s.Flush()
 		select {
 		case <-s.e.wake:
 			continue
@@ -235,6 +238,9 @@ func (s sender) put(seal func([]byte) []byte) {
 		c.flush()
 	}
 }
+
+// Flush implements stream.Sender.
+func (s sender) Flush() { s.c.slot.Flush() }
 
 // Control implements stream.Sender.
 func (s sender) Control(seal func([]byte) []byte) error {

@@ -105,7 +105,7 @@ func TestTheNetworkCommandPrintsOneLineAndLeavesNothing(t *testing.T) {
 
 func TestWhatANetworkCannotBeIsAUsageError(t *testing.T) {
 	for name, args := range map[string][]string{
-		"too few relays for the default hops": {"--trackers", "1", "--relays", "2", "--sidecars", "1"},
+		"too few relays for the default hops": {"--trackers", "1", "--relays", "3", "--sidecars", "1"},
 		"too few relays for the hops":         {"--trackers", "1", "--relays", "4", "--sidecars", "2", "--hops", "2,4"},
 		"no tracker":                          {"--trackers", "0", "--relays", "4", "--sidecars", "1"},
 		"hops that are no number":             {"--trackers", "1", "--relays", "4", "--sidecars", "1", "--hops", "two"},

@@ -73,6 +73,33 @@ func TestASidecarThatStartsAgainInTheMiddleGoesOn(t *testing.T) {
 	t.Logf("the rest took %v", time.Since(began))
 }
 
+// TestASidecarThatStartsAgainIsBackWhenItsClientDials a peer that it knew:
+// qBittorrent does within a minute. No file says which torrent that is about,
+// and another's is no way in.
+func TestASidecarThatStartsAgainIsBackWhenItsClientDials(t *testing.T) {
+	t.Parallel()
+	ctx := deadline(t, 2*time.Minute)
+	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 2, Block: 4})
+	tor := noise(t, 1<<16, httpTracker)
+	seeder := client(t, ctx, net.Sidecars[0], nil)
+	seed(t, ctx, seeder, tor)
+	announced(t, ctx, seeder, tor)
+	s := net.Sidecars[1]
+	far := dialFar(t, ctx, s, tor)
+	if err := s.Process.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := net.Restart(ctx, s); err != nil {
+		t.Fatal(err)
+	}
+	if err := far.dial(t, ctx, s, torrent.Hash{1}); err == nil {
+		t.Error("a torrent that the peer was never known for was answered")
+	}
+	if err := far.dial(t, ctx, s, tor.Hash); err != nil {
+		t.Error(err)
+	}
+}
+
 // begin starts a transfer from the first sidecar's client to the second's, and
 // returns in the middle of it.
 func begin(t *testing.T, ctx context.Context, net *testnet.Net) (seeder, leecher clients.Client, tor torrent.Torrent) {

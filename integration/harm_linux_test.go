@@ -97,7 +97,7 @@ func alive(t *testing.T, what string, p *process.Process) {
 // keeps what is in it, for its owner to see.
 func TestACorruptStateFileIsAClearErrorOrOfNoImportance(t *testing.T) {
 	ctx := deadline(t, 2*time.Minute)
-	network := start(t, ctx, testnet.Config{Trackers: 1, Relays: 3, Sidecars: 1, Block: 1})
+	network := start(t, ctx, testnet.Config{Trackers: 1, Relays: 4, Sidecars: 1, Block: 1})
 	if err := network.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -13,8 +13,9 @@ import (
 
 // The trackers of the tests' torrents: nobody has these names.
 const (
-	httpTracker = "http://tracker.invalid:6969/announce"
-	udpTracker  = "udp://tracker.invalid:6969/announce"
+	httpTracker  = "http://tracker.invalid:6969/announce"
+	httpsTracker = "https://tracker.invalid/announce"
+	udpTracker   = "udp://tracker.invalid:6969/announce"
 )
 
 // TestQBittorrentToQBittorrent moves a small file with each of the settings

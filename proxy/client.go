@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -129,9 +130,30 @@ func (p *Sidecar) association(name swarm.Client) inbound.Dialer {
 	return nil
 }
 
+// bell is a way into a client from one of the sidecar's own addresses: by µTP,
+// or TCP to the port that it announced.
+func (p *Sidecar) bell(ctx context.Context, name swarm.Client, h swarm.Hash, _ netip.AddrPort) (swarm.Conn, error) {
+	// A client takes one connection of an address and torrent at a time.
+	from := netip.AddrPortFrom(peers.Beacon(rand.IntN(peers.Beacons)), peers.Port)
+	if a := p.socks.Association(name); a != nil {
+		return a.Dial(ctx, from)
+	}
+	if name == confined {
+		return p.road(ctx, name, h, from)
+	}
+	return inbound.TCP(p.listens)(ctx, name, h, from)
+}
+
 func (p *Sidecar) standIn(c swarm.Client, h swarm.Hash, k swarm.Key) (netip.AddrPort, error) {
 	a, err := p.table.Meet(c, h, k)
 	return netip.AddrPortFrom(a, peers.Port), err
+}
+
+func (p *Sidecar) standIns(c swarm.Client, h swarm.Hash, found []swarm.Key) (out []netip.AddrPort) {
+	for _, a := range p.table.Assign(c, h, found) {
+		out = append(out, netip.AddrPortFrom(a, peers.Port))
+	}
+	return out
 }
 
 // join returns the client's membership in h and takes its streams.
@@ -167,6 +189,11 @@ func (c *client) member(h swarm.Hash) (swarm.Swarm, bool) {
 	}
 	return nil, false
 }
+
+// clientInterval is what a client is told at most. Its announces cost the
+// network little, and are how a sidecar that was started again learns what its
+// client shares: no file says so. Libtorrent takes no less.
+const clientInterval = 5 * time.Minute
 
 const slowInterval = time.Minute // after an answer that came before the trackers'
 
@@ -215,10 +242,8 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	if slow {
 		a.Interval = slowInterval
 	}
-	for _, addr := range p.table.Assign(c.name, r.Hash, a.Peers) {
-		out.Peers = append(out.Peers, netip.AddrPortFrom(addr, peers.Port))
-	}
-	out.Seeders, out.Leechers, out.Interval = a.Seeders, a.Leechers, a.Interval
+	out.Peers = p.standIns(c.name, r.Hash, a.Peers)
+	out.Seeders, out.Leechers, out.Interval = a.Seeders, a.Leechers, min(a.Interval, clientInterval)
 	if assoc != nil {
 		out.Beacon, _ = assoc.TakeBeacon()
 	}
@@ -243,16 +268,13 @@ func (c *client) rule(h swarm.Hash) dht.Rule {
 }
 
 // Peers implements dht.Handler.
-func (c *client) Peers(ctx context.Context, h swarm.Hash) (out []netip.AddrPort) {
+func (c *client) Peers(ctx context.Context, h swarm.Hash) []netip.AddrPort {
 	s, err := c.join(h)
 	if err != nil {
 		return nil
 	}
 	a, _ := s.Announce(ctx, swarm.Announce{Left: announce.Unknown, NumWant: -1})
-	for _, addr := range c.p.table.Assign(c.name, h, a.Peers) {
-		out = append(out, netip.AddrPortFrom(addr, peers.Port))
-	}
-	return out
+	return c.p.standIns(c.name, h, a.Peers)
 }
 
 // Announced implements dht.Handler.
@@ -273,7 +295,7 @@ func (c *client) Announced(a dht.Announced) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		s.Announce(ctx, swarm.Announce{Left: left, NumWant: -1})
+		s.Announce(ctx, swarm.Announce{Left: left}) // which nobody hears the answer of
 	})
 }
 
@@ -295,8 +317,6 @@ func (c *client) Refused(err error) {
 	switch {
 	case errors.Is(err, dht.ErrTooMany):
 		c.p.counters.Add(status.DHTLimit)
-	case errors.Is(err, dht.ErrPrivate):
-		c.p.counters.Add(status.DHTPrivate)
 	default:
 		c.p.counters.Add(status.Datagram)
 	}
@@ -367,7 +387,10 @@ func (p handler) Peer(ctx context.Context, from socks.Origin, a netip.AddrPort) 
 
 func (p handler) peer(ctx context.Context, c *client, a netip.AddrPort) (socks.Session, error) {
 	peer, ok := p.table.Lookup(a.Addr())
-	if !ok || peer.Client != c.name {
+	if !ok {
+		return p.earlier(c, a)
+	}
+	if peer.Client != c.name {
 		return nil, swarm.ErrUnknownPeer
 	}
 	s, ok := c.member(peer.Hash)

@@ -25,7 +25,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
-	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/proxy/authority"
 	"github.com/shoal-p2p/shoal/proxy/inbound"
 	"github.com/shoal-p2p/shoal/proxy/peers"
@@ -70,7 +70,11 @@ const (
 )
 
 const (
-	streamMemory  = 256 << 20 // all windows of streams, bytes
+	streamMemory = 256 << 20 // all windows of streams, bytes
+
+	// testPace is the pace of starts where nobody is hidden: two thousand
+	// torrents take two minutes instead of twenty.
+	testPace      = swarm.DefaultPace / 10
 	circuitMemory = 256 << 20 // all windows of circuits above their floor, bytes
 	warmEvery     = 2 * time.Second
 	entryPatience = 8 // some seconds
@@ -158,17 +162,23 @@ func New(cfg Config) (*Sidecar, error) {
 	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source)}
 	p.circuits = circuit.New(circuit.Config{
 		Links: p.links, Chooser: p.chooser, Relays: p.keeper.Relays, Step: p.step, Own: cfg.Hops,
-		Budget: link.NewBudget(circuitMemory / cell.FrameSize), Hello: directory.Hello,
+		Budget: window.NewBudget(circuitMemory / cell.FrameSize), Hello: directory.Hello,
 	})
+	pace := swarm.DefaultPace
+	if cfg.Network.Test {
+		pace = testPace
+	}
 	p.swarms = swarm.New(swarm.Config{
 		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
-		Trackers: p.trackers, Budget: stream.NewBudget(streamMemory), Now: p.now,
+		Trackers: p.trackers, Budget: window.NewBudget(streamMemory), Now: p.now, Pace: pace,
 	})
 	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Addresses: loadPorts(p.path("clients/ports"))}, handler{p})
 	p.desk = inbound.New(inbound.Config{
-		StandIn: p.standIn,
-		Roads:   []inbound.Road{p.road, inbound.TCP(p.listens), inbound.UTP(p.association)},
-		Count:   p.counters.Add,
+		StandIn: p.standIn, StandIns: p.standIns,
+		Roads: []inbound.Road{p.road, inbound.TCP(p.listens)},
+		Bell:  p.bell,
+		Last:  inbound.UTP(p.association),
+		Count: p.counters.Add,
 	})
 	if !cfg.NoSOCKS {
 		if p.socksLn, err = socks.Listen(cfg.SOCKS, cfg.Password); err != nil {

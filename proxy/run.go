@@ -14,9 +14,9 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/inbound"
 	"github.com/shoal-p2p/shoal/proxy/netns"
 	"github.com/shoal-p2p/shoal/proxy/peers"
-	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
+	"github.com/shoal-p2p/shoal/proxy/utp"
 )
 
 // confined is the client of a Run: the command in its namespace.
@@ -42,7 +42,7 @@ func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err 
 	defer running.Wait()
 	defer cancel()
 	p.awaitReady(ctx)
-	g := &guest{p: p, names: make(map[string]netip.Addr), hosts: make(map[netip.Addr]string)}
+	g := newGuest(p)
 	p.mu.Lock()
 	p.guest = g
 	p.mu.Unlock()
@@ -54,7 +54,10 @@ func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err 
 	// The variables by which OpenSSL and curl are told of an authority: this
 	// process's alone, and no other leads anywhere from in there.
 	cfg.Env = append(cfg.Env, "SSL_CERT_FILE="+p.tls.Path(), "CURL_CA_BUNDLE="+p.tls.Path())
+	// Nor does a session bus: what listens there fetches, and outside.
+	cfg.Env = append(cfg.Env, "DBUS_SESSION_BUS_ADDRESS=disabled:")
 	code, err = netns.Run(ctx, cfg)
+	g.close()
 	select {
 	case sidecar := <-failed:
 		return code, errors.Join(sidecar, err)
@@ -91,12 +94,17 @@ type guest struct {
 	net   *netns.Network        // guarded by mu: set before the command starts
 	names map[string]netip.Addr // guarded by mu
 	hosts map[netip.Addr]string // guarded by mu: the other way round
+	utps  map[uint16]*guestUTP  // guarded by mu: by the command's port; nil when the command is over
 }
 
 // nameRange is where names are: addresses that stand for a name and nothing else.
 var nameRange = netip.MustParsePrefix("10.65.0.0/16")
 
 const maxNames = 4096
+
+func newGuest(p *Sidecar) *guest {
+	return &guest{p: p, names: make(map[string]netip.Addr), hosts: make(map[netip.Addr]string), utps: make(map[uint16]*guestUTP)}
+}
 
 func (g *guest) enter(n *netns.Network) {
 	g.mu.Lock()
@@ -159,6 +167,7 @@ func (g *guest) TCP(ctx context.Context, _, dst netip.AddrPort) (func(netns.Conn
 			handler{g.p}.elsewhere(ctx, c, g.host(dst.Addr()), conn)
 		}, nil
 	}
+	g.connected(dst.Addr())
 	session, err := handler{g.p}.peer(ctx, c, dst)
 	switch {
 	case errors.Is(err, swarm.ErrUnknownPeer):
@@ -174,11 +183,9 @@ func (g *guest) TCP(ctx context.Context, _, dst netip.AddrPort) (func(netns.Conn
 // UDP implements netns.Handler.
 func (g *guest) UDP(b []byte, src, dst netip.AddrPort) {
 	c := g.client()
-	if r, ok := socks.ResetUTP(b); ok && peers.Is(dst.Addr()) {
-		g.network().WriteUDP(r, dst, src)
-		return
-	}
 	switch {
+	case peers.Is(dst.Addr()) && utp.Is(b):
+		g.utp(b, src, dst)
 	case dht.IsPacket(b):
 		c.mu.Lock()
 		c.asked = true

@@ -91,8 +91,8 @@ func (e *evil) serve(ctx context.Context, n *network, conn net.Conn, cert tls.Ce
 					return
 				}
 				next := out.NewCircuit(nil)
-				c.Handle(&evilEnd{e: e, name: "client's side", other: next, change: e.forward, layer: func(f *cell.Frame) { layer.Forward(f.Body()) }})
-				next.Open(&evilEnd{e: e, name: "last hop's side", other: c, change: e.backward, layer: func(f *cell.Frame) { layer.Backward(f.Body()) },
+				c.Handle(&evilEnd{e: e, name: "client's side", other: next, change: e.forward, layer: func(dst, b *[cell.Size]byte) { layer.Forward(dst, b) }})
+				next.Open(&evilEnd{e: e, name: "last hop's side", other: c, change: e.backward, layer: layer.Backward,
 					created: func(b []byte) {
 						c.Created(p.Created(b))
 						c.Grant(1000)
@@ -109,17 +109,19 @@ type evilEnd struct {
 	name    string
 	other   *link.Circuit
 	created func([]byte)
-	layer   func(*cell.Frame)
+	layer   func(dst, b *[cell.Size]byte)
 	change  func(int, *cell.Frame) []*cell.Frame
 	cells   int
 }
 
 func (x *evilEnd) Created(b []byte) { x.created(b) }
+func (x *evilEnd) Flush()           {}
 func (x *evilEnd) Credit(uint64)    {}
 func (x *evilEnd) Sent(uint64)      {}
 
-func (x *evilEnd) Cell(f *cell.Frame) {
-	x.layer(f)
+func (x *evilEnd) Cell(b *[cell.Size]byte) {
+	f := cell.NewFrame()
+	x.layer(f.Body(), b)
 	all := []*cell.Frame{f}
 	if x.change != nil {
 		all = x.change(x.cells, f)

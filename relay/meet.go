@@ -6,11 +6,13 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // A meeting point joins two circuits that end here: the one of whoever is
@@ -21,19 +23,23 @@ import (
 // records that it allowed, maxControl control records and one of each message;
 // so many streams; so many that are half open.
 type meeting struct {
-	verify func(confirm [32]byte, body []byte) (token [cell.TokenSize]byte, err error)
-	budget *link.Budget // of the records that wait here
+	verify verifier
+	budget *window.Budget // of the records that wait here
 
 	mu    sync.Mutex
 	known map[[cell.TokenSize]byte]*side // guarded by mu
 }
+
+// verifier returns what a REGISTER with body is for on the circuit of confirm,
+// and for how long.
+type verifier func(confirm [32]byte, body []byte) (token [cell.TokenSize]byte, life time.Duration, err error)
 
 const (
 	maxVisits   = 4096                          // streams open at once from visitors to one circuit
 	maxOwn      = 512                           // and of one visitor's circuit
 	maxHalfOpen = 64                            // visits whose OPEN the registered owner has not answered
 	maxOpening  = 32                            // the same, as one visitor's circuit counts
-	maxTokens   = 8                             // REGISTERs on one circuit: a day's and the day's before, and again
+	maxTokens   = 8                             // registrations of one circuit that hold: a day's and the day's before, and again; those refused stay counted
 	maxUnknown  = 16                            // OPENs for nobody, before a visitor's circuit is ended
 	maxOverruns = 1                             // streams that sent more than allowed, likewise
 	maxControl  = 8                             // control records that wait on one stream: more than a Conn makes without an answer
@@ -48,6 +54,8 @@ type side struct {
 
 	waits atomic.Bool // something waits for room; written under mu
 
+	fed []*side // whom records went to since Flush; owned by the circuit's reader
+
 	mu       sync.Mutex
 	streams  map[uint32]*half // guarded by mu, like what follows
 	next     uint32           // the next stream opened from here, even
@@ -58,11 +66,17 @@ type side struct {
 	own      int              // streams that the owner opened
 	opening  int              // of these, those that the other side has not answered
 	strays   uint64           // messages that may still come for streams ended from here
-	tokens   [][cell.TokenSize]byte
-	asked    int // REGISTERs
+	tokens   []registration
+	refused  int // REGISTERs
 	unknown  int
 	overruns int
 	closed   bool
+}
+
+// registration is a token that leads here.
+type registration struct {
+	token [cell.TokenSize]byte
+	ends  time.Time
 }
 
 // half is one stream on one side. Records that came on the other side wait
@@ -87,12 +101,12 @@ type half struct {
 	inBulk   entry
 
 	// What far's owner may send to queue, guarded by side.mu.
-	win      link.Window
+	win      window.Window
 	received uint64 // data records
 	taken    uint64 // of these, moved on to side's circuit
 }
 
-func newMeeting(verify func([32]byte, []byte) ([cell.TokenSize]byte, error), b *link.Budget) *meeting {
+func newMeeting(verify verifier, b *window.Budget) *meeting {
 	return &meeting{verify: verify, budget: b, known: make(map[[cell.TokenSize]byte]*side)}
 }
 
@@ -133,28 +147,45 @@ func (s *side) message(m cell.Message) {
 
 // register makes this circuit the one that token leads to. The newest wins.
 func (s *side) register(m cell.Message) (ok bool) {
-	s.mu.Lock()
-	s.asked++
-	ok = s.asked <= maxTokens && m.Stream == 0
-	s.mu.Unlock()
-	if !ok {
+	if s.held() >= maxTokens || m.Stream != 0 {
 		return false
 	}
-	token, err := s.m.verify(s.c.Confirm(), m.Body)
+	token, life, err := s.m.verify(s.c.Confirm(), m.Body)
 	if err != nil {
+		s.mu.Lock()
+		s.refused++
+		s.mu.Unlock()
 		s.refuse(0, cell.BadRequest)
 		return true
 	}
 	s.m.mu.Lock()
 	s.mu.Lock()
 	if !s.closed {
-		s.tokens = append(s.tokens, token)
+		s.tokens = append(s.tokens, registration{token, time.Now().Add(life)})
 		s.m.known[token] = s
 	}
 	s.mu.Unlock()
 	s.m.mu.Unlock()
 	s.c.Control(cell.Message{Verb: cell.Registered, Body: token[:]})
 	return true
+}
+
+// held forgets the registrations that have lapsed, so that a circuit may stand
+// for as long as its owner registers each day, and returns how many count.
+func (s *side) held() int {
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.tokens = slices.DeleteFunc(s.tokens, func(t registration) bool {
+		lapsed := !now.Before(t.ends)
+		if lapsed && s.m.known[t.token] == s {
+			delete(s.m.known, t.token)
+		}
+		return lapsed
+	})
+	return len(s.tokens) + s.refused
 }
 
 func (s *side) refuse(stream uint32, r cell.Reason) {
@@ -234,7 +265,7 @@ func (s *side) visit(h *half) cell.Reason {
 }
 
 func (h *half) openWindow() (ok bool) {
-	h.win, ok = link.OpenWindow(h.side.m.budget)
+	h.win, ok = window.Open(&link.Cells, h.side.m.budget)
 	return ok
 }
 
@@ -266,22 +297,34 @@ func (s *side) opened(m cell.Message) (ok bool) {
 		h.answered = true
 		s.halfOpen--
 	}
+	toVisitor, toOwner := h.widen(), uint64(0)
 	s.mu.Unlock()
 	if !ok {
 		return false
 	}
 	far := h.far
 	to := far.side
+	s.c.Widen()
+	to.c.Widen()
 	to.mu.Lock()
 	if far.live && far.ending == 0 {
 		far.answered = true
 		to.opening--
+		far.allow, toOwner = toVisitor, far.widen()
 		far.say, far.body = cell.Opened, append([]byte(nil), m.Body...)
 		to.want(&to.urgent, &far.inUrgent, far)
 	}
 	to.mu.Unlock()
 	to.pump()
+	h.allowed(toOwner)
 	return true
+}
+
+// widen returns what the far side's owner may send at once, now that both are
+// there; 0: no more than the floor. Caller holds side.mu.
+func (h *half) widen() (total uint64) {
+	total, _ = h.win.Widen(0, 1<<63)
+	return total
 }
 
 // close ends a stream for its owner; the far owner hears of it behind all
@@ -373,7 +416,18 @@ func (s *side) record(f *cell.Frame, m cell.Message) {
 		s.overrun(near)
 		return
 	}
-	near.far.side.pump()
+	if to := near.far.side; !slices.Contains(s.fed, to) { // few: one circuit's visitors at a time
+		s.fed = append(s.fed, to)
+	}
+}
+
+// Flush implements hop.Last.
+func (s *side) Flush() {
+	for _, to := range s.fed {
+		to.pump()
+	}
+	clear(s.fed)
+	s.fed = s.fed[:0]
 }
 
 // take puts a record into h's queue, and reports whether it was allowed to come.
@@ -395,7 +449,7 @@ func (h *half) take(f *cell.Frame, control bool) bool {
 	if control {
 		h.control++
 	} else if h.win.Timed(h.received) {
-		h.win.Received(h.received, link.Clock())
+		h.win.Received(h.received, window.Clock())
 	}
 	cell.PutStream(f.Body()[:], h.id)
 	h.queue.Push(f)
@@ -444,6 +498,7 @@ func (s *side) pump() {
 			a.to.allowed(a.total)
 		}
 		if n < len(allow) {
+			s.c.Flush()
 			return
 		}
 	}
@@ -453,12 +508,13 @@ func (s *side) pump() {
 func (h *half) allowed(total uint64) {
 	s := h.side
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if h.live && h.ending == 0 {
 		h.allow = max(h.allow, total)
 		s.want(&s.urgent, &h.inUrgent, h)
 		s.tell()
 	}
+	s.mu.Unlock()
+	s.c.Flush()
 }
 
 // tell sends messages while there is room. Caller holds mu.
@@ -522,7 +578,7 @@ func (s *side) send(allow []allowance) (n int) {
 			h.control--
 		} else {
 			h.taken++
-			if total, ok := h.win.Grant(h.taken, 1<<63, link.Clock); ok {
+			if total, ok := h.win.Grant(h.taken, 1<<63, window.Clock); ok {
 				allow[n] = allowance{h.far, total}
 				n++
 			}
@@ -551,8 +607,8 @@ func (s *side) Closed() {
 	s.mu.Lock()
 	s.closed = true
 	for _, t := range s.tokens {
-		if s.m.known[t] == s {
-			delete(s.m.known, t)
+		if s.m.known[t.token] == s {
+			delete(s.m.known, t.token)
 		}
 	}
 	all := slices.Collect(maps.Values(s.streams))

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/link/linktest"
 	"github.com/shoal-p2p/shoal/circuit/stream"
 )
@@ -227,8 +228,11 @@ func TestAStalledVisitorStallsNobodyBesideIt(t *testing.T) {
 		if err != nil || got != 64*64<<10 {
 			t.Fatalf("read %d bytes: %v", got, err)
 		}
-		if promised := n.meets[len(n.meets)-1].budget.Used(); promised > 2000 {
-			t.Errorf("the relay has promised %d records", promised)
+		there.Close()
+		here.Close()
+		time.Sleep(time.Second)
+		if promised := n.meets[len(n.meets)-1].budget.Used(); promised > 8*int64(link.Cells.Opening) || promised < 4*cell.StreamFloor {
+			t.Errorf("the relay has promised %d records to those who stand still", promised)
 		}
 		unread.SetWriteDeadline(time.Now())
 	})
@@ -359,6 +363,31 @@ func TestTheNewestRegistrationWins(t *testing.T) {
 		time.Sleep(time.Second)
 		there, here = n.visit(t, young, 1)
 		echo(t, there, here)
+	})
+}
+
+// TestACircuitStandsForAsLongAsItsOwnerRegisters: what has lapsed is forgotten,
+// and makes room.
+func TestACircuitStandsForAsLongAsItsOwnerRegisters(t *testing.T) {
+	inMemory(t, 3, func(t *testing.T, n *network) {
+		h := n.host(t, 1)
+		there, here := n.visit(t, h, 1)
+		for i := range 3 * maxTokens {
+			time.Sleep(registered / 2)
+			h.token = [cell.TokenSize]byte{1, byte(i)}
+			if err := h.circuit.Register(t.Context(), h.token[:]); err != nil {
+				t.Fatalf("REGISTER %d: %v", i, err)
+			}
+		}
+		echo(t, there, here) // the stream of the first day
+		there, here = n.visit(t, h, 1)
+		echo(t, there, here)
+		m := n.meets[len(n.meets)-1]
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if len(m.known) > 3 {
+			t.Errorf("%d tokens are known", len(m.known))
+		}
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // network is a few relays that know each other without a directory: on
@@ -29,16 +30,20 @@ type network struct {
 	servers []*hop.Server
 	meets   []*meeting
 	memory  *linktest.Net // nil: loopback
+	limit   uint64        // of each relay, bytes a second; 0: none
 	run     func(func())
 }
 
+// registered is how long a registration of a test holds.
+const registered = 10 * time.Minute
+
 // verify takes any body as a registration under its own bytes.
-func verify(_ [32]byte, body []byte) (token [cell.TokenSize]byte, err error) {
+func verify(_ [32]byte, body []byte) (token [cell.TokenSize]byte, life time.Duration, err error) {
 	if len(body) == 0 {
-		return token, errors.New("empty")
+		return token, 0, errors.New("empty")
 	}
 	copy(token[:], body)
-	return token, nil
+	return token, registered, nil
 }
 
 func step() uint32 { return onion.Step(time.Now()) }
@@ -46,13 +51,19 @@ func step() uint32 { return onion.Step(time.Now()) }
 // startNetwork starts n relays; with a nil m, on loopback.
 func startNetwork(t testing.TB, n int, m *linktest.Net) *network {
 	t.Helper()
+	return startLimited(t, n, m, 0)
+}
+
+// startLimited starts n relays, each of which sends so many bytes a second.
+func startLimited(t testing.TB, n int, m *linktest.Net, limit uint64) *network {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	t.Cleanup(func() {
 		cancel()
 		wg.Wait()
 	})
-	all := &network{memory: m, run: func(f func()) { wg.Go(f) }}
+	all := &network{memory: m, limit: limit, run: func(f func()) { wg.Go(f) }}
 	for range n {
 		all.start(t, ctx)
 	}
@@ -74,8 +85,9 @@ func (n *network) start(t testing.TB, ctx context.Context) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	links := &link.Pool{Certificate: &cert, DialTCP: n.dial()}
-	m := newMeeting(verify, link.NewBudget(1<<16))
+	limit := link.NewLimit(n.limit)
+	links := &link.Pool{Certificate: &cert, DialTCP: n.dial(), Limit: limit}
+	m := newMeeting(verify, window.NewBudget(1<<16))
 	s, err := hop.New(hop.Config{
 		Identity: identity,
 		Key:      func(byte) *onion.PrivateKey { return key },
@@ -91,6 +103,7 @@ func (n *network) start(t testing.TB, ctx context.Context) {
 		Known: func(id onion.ID) bool { return true },
 		Last:  m.Last,
 		Links: links,
+		Limit: limit,
 		Requests: map[byte]func(*hop.Circuit, []byte) ([]byte, error){
 			cell.RequestEcho: func(_ *hop.Circuit, b []byte) ([]byte, error) { return bytes.Repeat(b, 1000), nil },
 		},
@@ -145,7 +158,7 @@ func (n *network) client(t testing.TB, own int) *circuit.Client {
 		Relays:  func() []path.Relay { return n.relays },
 		Step:    step,
 		Own:     own,
-		Budget:  link.NewBudget(1 << 20),
+		Budget:  window.NewBudget(1 << 20),
 	})
 	t.Cleanup(c.Close)
 	return c

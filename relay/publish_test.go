@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/relay"
 	"github.com/shoal-p2p/shoal/tracker"
 	"github.com/shoal-p2p/shoal/tracker/announce"
@@ -119,7 +120,7 @@ func newClient(t *testing.T) *circuit.Client {
 		Chooser: path.New(path.Rules{Test: true, SameNet: true}, path.NewRand(), nil, nil),
 		Relays:  func() []path.Relay { return nil },
 		Step:    func() uint32 { return onion.Step(time.Now()) },
-		Budget:  link.NewBudget(1 << 12),
+		Budget:  window.NewBudget(1 << 12),
 		Hello:   directory.Hello,
 	})
 	t.Cleanup(c.Close)

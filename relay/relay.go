@@ -26,6 +26,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
@@ -38,7 +39,8 @@ type Config struct {
 	Advertise netip.AddrPort // where others reach it; zero: where it listens
 	Source    netip.Addr     // address to dial from; zero: the system's choice
 
-	Rate    uint64     // bytes a second that it offers; 0 means 12.5 MB/s
+	Rate    uint64     // bytes a second that it offers; 0 means 12.5 MB/s, or Limit when that is less
+	Limit   uint64     // bytes a second that it sends at most, over all links; 0: no limit
 	Contact string     // how to reach its owner, shown in the directory
 	Family  []onion.ID // relays of the same owner
 	Program string     // version of the program
@@ -72,6 +74,9 @@ func New(cfg Config) (_ *Relay, err error) {
 	if cfg.Rate == 0 {
 		cfg.Rate = DefaultRate
 	}
+	if cfg.Limit > 0 {
+		cfg.Rate = min(cfg.Rate, cfg.Limit)
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -100,8 +105,9 @@ func New(cfg Config) (_ *Relay, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), Certificate: &cert}
-	m := newMeeting(r.verify, link.NewBudget(meetingMemory/cell.FrameSize))
+	limit := link.NewLimit(cfg.Limit)
+	r.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), Certificate: &cert, Limit: limit}
+	m := newMeeting(r.verify, window.NewBudget(meetingMemory/cell.FrameSize))
 	r.server, err = hop.New(hop.Config{
 		Identity: r.keys.Identity,
 		Key:      r.keys.Get,
@@ -111,6 +117,7 @@ func New(cfg Config) (_ *Relay, err error) {
 		Known:    func(id onion.ID) bool { _, ok := r.keeper.Lookup(id); return ok },
 		Last:     m.Last,
 		Links:    r.links,
+		Limit:    limit,
 		Requests: map[byte]func(*hop.Circuit, []byte) ([]byte, error){
 			cell.RequestViews: func(_ *hop.Circuit, b []byte) ([]byte, error) { return r.keeper.Answer(b) },
 			cell.RequestEcho:  func(_ *hop.Circuit, b []byte) ([]byte, error) { return Echo(b) },
@@ -124,7 +131,7 @@ func New(cfg Config) (_ *Relay, err error) {
 		Chooser: path.New(cfg.Network.Rules(), path.NewRand(), nil, nil),
 		Relays:  r.keeper.Relays,
 		Step:    r.step,
-		Budget:  link.NewBudget(directory.MaxView / cell.FrameSize),
+		Budget:  window.NewBudget(directory.MaxView / cell.FrameSize),
 		Hello:   directory.Hello,
 	})
 	if r.ln, r.addr, err = hop.Listen(cfg.Listen, cfg.Advertise); err != nil {
@@ -183,12 +190,14 @@ func (r *Relay) Counters() *hop.Counters { return &r.server.Counters }
 
 func (r *Relay) step() uint32 { return onion.Step(time.Now().Add(r.keeper.ClockError())) }
 
-func (r *Relay) verify(confirm [32]byte, body []byte) ([cell.TokenSize]byte, error) {
+func (r *Relay) verify(confirm [32]byte, body []byte) (token [cell.TokenSize]byte, life time.Duration, err error) {
 	m, err := announce.ParseRegister(body)
 	if err != nil {
-		return [cell.TokenSize]byte{}, err
+		return token, 0, err
 	}
-	return announce.VerifyRegister(m, r.ID(), confirm, time.Now().Add(r.keeper.ClockError()))
+	now := time.Now().Add(r.keeper.ClockError())
+	token, err = announce.VerifyRegister(m, r.ID(), confirm, now)
+	return token, announce.RegistrationEnds(m.Day).Sub(now), err
 }
 
 // Echo answers RequestEcho: as many zero bytes as asked for, not to be changed.

@@ -74,18 +74,19 @@ func (r *rogue) note(f func()) {
 }
 
 func (r *rogue) Created(b []byte)          { r.note(func() { r.layers, r.err = r.pending.Finish(b) }) }
+func (r *rogue) Flush()                    {}
 func (r *rogue) Credit(uint64)             { r.note(func() {}) }
 func (r *rogue) Sent(uint64)               { r.note(func() {}) }
 func (r *rogue) Destroyed(why cell.Reason) { r.note(func() { r.over, r.reason = true, why }) }
 
-func (r *rogue) Cell(f *cell.Frame) {
-	defer f.Free()
+func (r *rogue) Cell(b *[cell.Size]byte) {
+	var x [cell.Size]byte
 	r.note(func() {
-		if err := r.layers.Open(f.Body()); err != nil {
+		if err := r.layers.Open(&x, b); err != nil {
 			r.t.Error(err)
 			return
 		}
-		m, err := cell.ParseMessage(f.Body()[:cell.Payload])
+		m, err := cell.ParseMessage(x[:cell.Payload])
 		if err != nil {
 			r.t.Error(err)
 		}

@@ -27,6 +27,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 	"github.com/shoal-p2p/shoal/tracker/swarm"
@@ -106,7 +107,7 @@ func New(cfg Config) (_ *Tracker, err error) {
 		Chooser: path.New(cfg.Network.Rules(), path.NewRand(), nil, nil),
 		Relays:  func() []path.Relay { return nil },
 		Step:    step,
-		Budget:  link.NewBudget(directory.MaxView / cell.FrameSize),
+		Budget:  window.NewBudget(directory.MaxView / cell.FrameSize),
 	})
 	if t.server, err = hop.New(hop.Config{
 		Identity: t.keys.Identity,

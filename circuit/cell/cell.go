@@ -5,7 +5,7 @@
 // On a link, frames follow one another. A frame is a header and a body whose
 // length is fixed by its command. Big endian:
 //
-//	0  4  circuit id, chosen by the link's dialler (odd) or acceptor (even)
+//	0  4  circuit id, chosen by the link's dialler
 //	4  1  command
 //	5  1  zero
 //	6  2  length of the body
@@ -74,8 +74,8 @@ const (
 // MaxFrame is the longest frame of any command, bytes.
 const MaxFrame = HeaderSize + maxFrameBody
 
-// ID names a circuit on one link. The dialler's are odd, the acceptor's even;
-// none is used twice on a link.
+// ID names a circuit on one link. The link's dialler opens them all, with
+// ascending ids: none is used twice on a link.
 type ID uint32
 
 // Command says what a frame is.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/link"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // chain is one direction of a circuit through relays, in virtual time: a
@@ -20,7 +21,7 @@ type chain struct {
 	events events
 	links  []*lane // from each place to the next
 	flows  []*flow // of the relays
-	last   link.Window
+	last   window.Window
 
 	left     int // cells that the sender still has
 	sent     uint64
@@ -72,9 +73,9 @@ func (e *events) Pop() any {
 	return x
 }
 
-func newChain(t *testing.T, seed uint64, lanes []lane, b *link.Budget) *chain {
+func newChain(t *testing.T, seed uint64, lanes []lane, b *window.Budget) *chain {
 	c := &chain{t: t, rng: rand.New(rand.NewPCG(seed, 0)), credit: link.Floor}
-	c.last, _ = link.OpenWindow(nil)
+	c.last, _ = window.Open(&link.Cells, nil)
 	for i := range lanes {
 		l := lanes[i]
 		c.links = append(c.links, &l)
@@ -170,8 +171,8 @@ func (c *chain) arrive(i int, n uint64) {
 			if c.received > c.last.Granted() {
 				c.t.Fatalf("the last hop got %d cells, allowed %d", c.received, c.last.Granted())
 			}
-			c.last.Received(c.received, link.Clock())
-			if total, ok := c.last.Grant(c.received, 1<<63, link.Clock); ok {
+			c.last.Received(c.received, window.Clock())
+			if total, ok := c.last.Grant(c.received, 1<<63, window.Clock); ok {
 				c.allow(i-1, total)
 			}
 		}
@@ -239,7 +240,7 @@ func TestCreditNeverBringsAPathToAHalt(t *testing.T) {
 	for seed := range uint64(150) {
 		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			budget := link.NewBudget(int64(100 + rng.IntN(20_000)))
+			budget := window.NewBudget(int64(100 + rng.IntN(20_000)))
 			c := newChain(t, seed, randomLanes(rng), budget)
 			all := 0
 			for range 1 + rng.IntN(4) {
@@ -277,7 +278,7 @@ const megabyte = 1e6 / cell.Payload // in cells
 
 func TestAWindowGrowsToItsPathWithinSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newChain(t, 1, far(100*megabyte), link.NewBudget(1<<20))
+		c := newChain(t, 1, far(100*megabyte), window.NewBudget(1<<20))
 		c.give(1 << 20)
 		c.run(1500 * time.Millisecond)
 		before := c.received
@@ -292,15 +293,21 @@ func TestARelayHoldsLittleMoreThanItsPathNeeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lanes := far(100 * megabyte)
 		lanes[2].rate = 2 * megabyte // the bottleneck
-		c := newChain(t, 1, lanes, link.NewBudget(1<<20))
+		c := newChain(t, 1, lanes, window.NewBudget(1<<20))
 		c.give(1 << 20)
+		c.run(5 * time.Second) // it finds its rate, and gives back what it tried
+		need := 2 * megabyte * 0.15
+		if float64(c.peak) > 8*need {
+			t.Errorf("%d cells waited at one relay at first, the path carries %.0f", c.peak, need)
+		}
+		c.peak = 0
+		before := c.received
 		c.run(20 * time.Second)
-		rate := float64(c.received) / 20 / megabyte
-		if rate < 1.8 {
+		if rate := float64(c.received-before) / 20 / megabyte; rate < 1.9 {
 			t.Errorf("%.2f MB a second, want nearly 2", rate)
 		}
-		if need := 2 * megabyte * 0.15; float64(c.peak) > 4*need {
-			t.Errorf("%d cells waited at one relay, the path carries %.0f", c.peak, need)
+		if float64(c.peak) > 2*need {
+			t.Errorf("%d cells wait at one relay, the path carries %.0f", c.peak, need)
 		}
 	})
 }
@@ -308,7 +315,7 @@ func TestARelayHoldsLittleMoreThanItsPathNeeds(t *testing.T) {
 func TestAStalledLinkStopsTheSender(t *testing.T) {
 	for i := range 3 {
 		synctest.Test(t, func(t *testing.T) {
-			c := newChain(t, 1, far(100*megabyte), link.NewBudget(1<<20))
+			c := newChain(t, 1, far(100*megabyte), window.NewBudget(1<<20))
 			c.give(1 << 20)
 			c.run(3 * time.Second)
 			c.stall(i, true)
@@ -332,7 +339,7 @@ func TestAStalledLinkStopsTheSender(t *testing.T) {
 
 func TestAWindowShrinksWithItsUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := link.NewBudget(1 << 20)
+		b := window.NewBudget(1 << 20)
 		c := newChain(t, 1, far(100*megabyte), b)
 		c.give(40_000)
 		c.run(time.Minute)
@@ -352,7 +359,7 @@ func TestAWindowShrinksWithItsUse(t *testing.T) {
 func TestManyCircuitsStayWithinOneBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const budget = 8000
-		b := link.NewBudget(budget)
+		b := window.NewBudget(budget)
 		var all []*chain
 		for i := range 40 {
 			c := newChain(t, uint64(i), far(100*megabyte), b)

@@ -20,6 +20,9 @@ type Last interface {
 	// is valid until return.
 	Early(m cell.Message)
 
+	// Flush says that there are no more messages for now: it follows one or more.
+	Flush()
+
 	// Room says that the circuit may be able to send again.
 	Room()
 
@@ -110,9 +113,9 @@ func (c *Circuit) Confirm() [32]byte { return c.confirm }
 // Done reports whether the circuit is over.
 func (c *Circuit) Done() bool { return c.over.Load() }
 
-// Send seals the payload in f and sends it, leaving reserve cells of credit:
-// cell.Reserve for data. It reports false, and keeps nothing, when there is no
-// room or the circuit is over; f is the caller's still.
+// Send seals the payload in f and sends it with the next Flush, leaving reserve
+// cells of credit: cell.Reserve for data. It reports false, and keeps nothing,
+// when there is no room or the circuit is over; f is the caller's still.
 func (c *Circuit) Send(f *cell.Frame, reserve int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,8 +126,8 @@ func (c *Circuit) Send(f *cell.Frame, reserve int) bool {
 	return true
 }
 
-// SendControl sends m, from the credit that data leaves to it too. It reports
-// false when there is none, or the circuit is over.
+// SendControl sends m with the next Flush, from the credit that data leaves to
+// it too. It reports false when there is none, or the circuit is over.
 func (c *Circuit) SendControl(m cell.Message) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -135,12 +138,16 @@ func (c *Circuit) SendControl(m cell.Message) bool {
 	return true
 }
 
+// Flush sends what Send and SendControl took.
+func (c *Circuit) Flush() { c.prev.Flush() }
+
 // Control sends a message now or, without credit, as soon as there is some. A
 // circuit whose owner makes many wait is ended.
 func (c *Circuit) Control(m cell.Message) {
 	if !c.enqueue(m) {
 		c.Destroy(cell.Overrun)
 	}
+	c.Flush()
 }
 
 func (c *Circuit) enqueue(m cell.Message) bool {
@@ -183,13 +190,17 @@ func (c *Circuit) send(m cell.Message) {
 
 // seal seals and sends f. Caller holds mu and knows of room.
 func (c *Circuit) seal(f *cell.Frame) {
-	c.layer.Backward(f.Body())
-	c.prev.Send(f)
+	c.layer.Seal(f.Body())
+	c.prev.Queue(f)
 	c.room--
 	if c.sealed++; c.sealed%countEvery == 0 {
 		c.s.Counters.cells.Add(countEvery)
 	}
 }
+
+// Widen lets the owner send more than the floor: for a circuit that streams
+// are about to use.
+func (c *Circuit) Widen() { c.intake.Widen(c.prev) }
 
 // Destroy ends the circuit.
 func (c *Circuit) Destroy(r cell.Reason) {
@@ -223,11 +234,12 @@ func (c *Circuit) end() {
 // pump sends what waits for credit: control first, then answers.
 func (c *Circuit) pump() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.flush()
+	c.mu.Unlock()
+	c.Flush()
 }
 
-// flush is pump for a caller that holds mu.
+// flush is pump for a caller that holds mu, and calls Flush.
 func (c *Circuit) flush() {
 	for len(c.control) > 0 && c.may(0) {
 		c.send(c.control[0])
@@ -326,9 +338,10 @@ type lastHandler struct{ *Circuit }
 
 func (c lastHandler) Created([]byte) {}
 
-func (c lastHandler) Cell(f *cell.Frame) {
+func (c lastHandler) Cell(b *[cell.Size]byte) {
+	f := cell.NewFrame()
 	c.opening.Lock()
-	err := c.layer.Forward(f.Body())
+	err := c.layer.Forward(f.Body(), b)
 	c.cells++
 	c.opening.Unlock()
 	var m cell.Message
@@ -353,6 +366,12 @@ func (c lastHandler) Cell(f *cell.Frame) {
 	default:
 		f.Free()
 		c.Destroy(cell.Protocol)
+	}
+}
+
+func (c lastHandler) Flush() {
+	if c.last != nil {
+		c.last.Flush()
 	}
 }
 

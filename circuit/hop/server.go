@@ -25,6 +25,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // Config is what a Server is made of. Identity, Key and Step must be set; the
@@ -63,6 +64,10 @@ type Config struct {
 	// Links reaches next hops. Nil when Next is.
 	Links *link.Pool
 
+	// Limit is what the accepted links share, with Links when that has it, too.
+	// Nil: none.
+	Limit *link.Limit
+
 	MaxCircuits int   // at once; 0 means 50,000
 	MaxLinks    int   // accepted at once; 0 means 20,000
 	Memory      int64 // bytes of cells that may wait here, promised to neighbours by windows; 0 means 2 GiB
@@ -89,7 +94,7 @@ type Server struct {
 	id      onion.ID
 	cert    tls.Certificate
 	replays *onion.ReplayCache
-	budget  *link.Budget
+	budget  *window.Budget
 	work    chan handshake
 	pace    pace
 	doors   doors
@@ -166,7 +171,7 @@ func New(cfg Config) (*Server, error) {
 		id:      onion.ID(cfg.Identity.Public().(ed25519.PublicKey)),
 		cert:    cert,
 		replays: onion.NewReplayCache(cfg.Replays),
-		budget:  link.NewBudget(cfg.Memory / cell.FrameSize),
+		budget:  window.NewBudget(cfg.Memory / cell.FrameSize),
 		work:    make(chan handshake, handshakeQueue),
 		doors:   doors{max: cfg.MaxLinks},
 		links:   make(map[*link.Link]struct{}),
@@ -244,6 +249,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, in *visit) {
 	}
 	peer := l.Peer()
 	from := newShare(peer != onion.ID{} && s.cfg.Known != nil && s.cfg.Known(peer))
+	l.Limit(s.cfg.Limit)
 	in.stand()
 	s.mu.Lock()
 	s.links[l] = struct{}{}

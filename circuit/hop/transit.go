@@ -9,6 +9,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // countEvery is how many cells a circuit carries before it adds them to the
@@ -23,15 +24,15 @@ type flow struct {
 
 	mu       sync.Mutex
 	from     *link.Circuit // whom to grant to
-	win      link.Window
+	win      window.Window
 	received uint64
 	sent     uint64
 	credit   uint64 // what the neighbour behind allows
 }
 
 // open makes room for what may wait here; false when there is none.
-func (f *flow) open(b *link.Budget) (ok bool) {
-	f.win, ok = link.OpenWindow(b)
+func (f *flow) open(b *window.Budget) (ok bool) {
+	f.win, ok = window.Open(&link.Cells, b)
 	f.credit = link.Floor // what a circuit that stands may send at first
 	return ok
 }
@@ -42,7 +43,7 @@ func (f *flow) arrived() bool {
 	defer f.mu.Unlock()
 	f.received++
 	if f.win.Timed(f.received) {
-		f.win.Received(f.received, link.Clock())
+		f.win.Received(f.received, window.Clock())
 	}
 	return f.received%countEvery == 0
 }
@@ -58,7 +59,12 @@ func (f *flow) grant(sent, credit uint64) (total uint64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sent, f.credit = max(f.sent, sent), max(f.credit, credit)
-	return f.win.Grant(f.sent, f.credit, link.Clock)
+	if f.credit > f.sent+f.win.Size() { // this window is what holds the circuit up
+		if total, ok = f.win.Widen(f.sent, f.credit); ok {
+			return total, true
+		}
+	}
+	return f.win.Grant(f.sent, f.credit, window.Clock)
 }
 
 // close gives the window back and returns how many cells the totals have not
@@ -137,9 +143,10 @@ func (t *transit) end(r cell.Reason) {
 type fromPrev struct{ *transit }
 
 func (t fromPrev) Created([]byte) {}
-func (t fromPrev) Cell(f *cell.Frame) {
+func (t fromPrev) Cell(b *[cell.Size]byte) {
+	f := cell.NewFrame()
 	t.forward.crypt.Lock()
-	err := t.layer.Forward(f.Body())
+	err := t.layer.Forward(f.Body(), b)
 	t.forward.crypt.Unlock()
 	if err != nil {
 		f.Free()
@@ -149,10 +156,11 @@ func (t fromPrev) Cell(f *cell.Frame) {
 	if t.forward.arrived() {
 		t.s.Counters.cells.Add(countEvery)
 	}
-	if !t.next.Send(f) {
+	if !t.next.Queue(f) {
 		t.end(cell.Gone)
 	}
 }
+func (t fromPrev) Flush()                { t.next.Flush() }
 func (t fromPrev) Credit(total uint64)   { t.backward.moved(0, total) }
 func (t fromPrev) Sent(total uint64)     { t.backward.moved(total, 0) }
 func (t fromPrev) Destroyed(cell.Reason) { t.end(cell.Gone) }
@@ -168,17 +176,19 @@ func (t fromNext) Created(inner []byte) {
 		t.prev.Created(p.Created(inner))
 	}
 }
-func (t fromNext) Cell(f *cell.Frame) {
+func (t fromNext) Cell(b *[cell.Size]byte) {
+	f := cell.NewFrame()
 	t.backward.crypt.Lock()
-	t.layer.Backward(f.Body())
+	t.layer.Backward(f.Body(), b)
 	t.backward.crypt.Unlock()
 	if t.backward.arrived() {
 		t.s.Counters.cells.Add(countEvery)
 	}
-	if !t.prev.Send(f) {
+	if !t.prev.Queue(f) {
 		t.end(cell.Gone)
 	}
 }
+func (t fromNext) Flush()                { t.prev.Flush() }
 func (t fromNext) Credit(total uint64)   { t.forward.moved(0, total) }
 func (t fromNext) Sent(total uint64)     { t.forward.moved(total, 0) }
 func (t fromNext) Destroyed(cell.Reason) { t.end(cell.Unreachable) }

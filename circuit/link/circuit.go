@@ -47,8 +47,9 @@ type Circuit struct {
 	source    any   // of a circuit that is not open yet
 	early     Queue // cells sent before CREATED has gone
 
-	touched bool   // owned by writeLoop, under link.mu
-	report  uint64 // owned by writeLoop
+	fed     bool   // in link.fed; owned by readLoop
+	touched bool   // guarded by link.mu
+	report  uint64 // owned by whoever writes
 }
 
 func newCircuit(l *Link, id cell.ID) *Circuit {
@@ -80,11 +81,13 @@ func (c *Circuit) Open(h Handler, create []byte) error {
 		return ErrClosed
 	case l.crowded() || len(l.circuits) >= maxCircuits:
 		return fmt.Errorf("link: %d circuits are open, at most %d", len(l.circuits), maxCircuits)
-	case l.nextID > 1<<32-4:
+	case !l.dialled:
+		return errors.New("link: only who dialled it opens circuits")
+	case l.lastID == 1<<32-1:
 		return errors.New("link: circuit ids are used up")
 	}
-	c.id, c.handler, c.open = l.nextID, h, create
-	l.nextID += 2 // under the lock that orders control frames: ids go out ascending
+	l.lastID++ // under the lock that orders control frames: ids go out ascending
+	c.id, c.handler, c.open = l.lastID, h, create
 	l.circuits[c.id] = c
 	l.sched.join(&c.slot, c.source)
 	l.signal(c)
@@ -126,9 +129,17 @@ func (c *Circuit) Created(body []byte) {
 	}
 }
 
-// Send queues f, which the link owns from here on, and reports whether credit
+// Send sends f, which the link owns from here on, and reports whether credit
 // and life allowed it; a frame that was not sent is freed too.
 func (c *Circuit) Send(f *cell.Frame) bool {
+	ok := c.Queue(f)
+	c.Flush()
+	return ok
+}
+
+// Queue is Send for whoever has more to send at once: f waits for Flush, on any
+// circuit of the link. Cells that go out one by one cost several times more.
+func (c *Circuit) Queue(f *cell.Frame) bool {
 	cell.Header{Circuit: c.id, Command: cell.Data}.Put(f[:])
 	l := c.link
 	l.mu.Lock()
@@ -145,9 +156,12 @@ func (c *Circuit) Send(f *cell.Frame) bool {
 	}
 	l.sched.push(&c.slot, f)
 	l.mu.Unlock()
-	l.wake.Signal()
 	return true
 }
+
+// Flush sends what Queue took. It does not block, but takes the time of a
+// write, and calls Handler.Sent: the caller holds no lock that this could need.
+func (c *Circuit) Flush() { c.link.flushOut() }
 
 // Room returns how many more cells whoever makes them may send now: what the
 // other side allows, and not more than the link's writer is about to need.
@@ -234,24 +248,20 @@ func (c *Circuit) appendControl(b []byte) []byte {
 }
 
 // receive takes a cell on the reader. An error closes the link.
-func (c *Circuit) receive(f *cell.Frame) error {
+func (c *Circuit) receive(b *[cell.Size]byte) error {
 	n := c.received.Load() + 1
 	c.received.Store(n)
 	state := c.state.Load()
 	switch {
 	case n > c.allowed.Load():
-		f.Free()
 		if state == over {
 			return fmt.Errorf("link: circuit %d, already destroyed, sends more than it may", c.id)
 		}
 		c.abort(cell.Overrun)
 	case state == building:
-		f.Free()
 		c.abort(cell.Protocol)
-	case state == over:
-		f.Free()
-	default:
-		c.handler.Cell(f)
+	case state != over:
+		c.handler.Cell(b)
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
-// Package link is one neighbour: a TLS connection that carries the frames of
-// many circuits, with credit per circuit and one fair, batching writer.
+// Package link is one neighbour: a connection that TLS opens and that carries
+// the frames of many circuits, with credit per circuit and one fair, batching
+// writer. File record.go says what goes over the wire.
 // Not here: what a cell means (packages onion, hop, circuit), whom to dial.
 //
 // # Credit
@@ -17,7 +18,6 @@ package link
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"sync"
@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	batchSize    = 64 << 10         // one write: past 16 KiB TLS gains nothing, fewer syscalls do
+	batchSize    = 64 << 10         // one write
 	writeTimeout = 30 * time.Second // a link that can't write for so long closes
 	writeSlack   = 5 * time.Second  // of it may be missing: deadlines are not set for each write
 	maxCircuits  = 1 << 16          // on one link
@@ -39,12 +39,15 @@ const (
 var ErrClosed = errors.New("link: closed")
 
 // Handler is the owner of a circuit's end at a link. The link's reader calls
-// everything but Sent, which its writer calls: no method may block. After
+// everything but Sent, which whoever writes calls: no method may block. Flush comes
+// after one or more calls of Cell, when the reader has none at hand: whoever
+// makes work for others has them woken there, and not once for each cell. After
 // Destroyed, or once Circuit.Destroy has returned, nothing more is called, but
 // a call of the other goroutine's may be under way.
 type Handler interface {
 	Created(body []byte)     // CREATED came, once; body is valid until return
-	Cell(f *cell.Frame)      // a cell came, after CREATED; the handler owns f
+	Cell(b *[cell.Size]byte) // a cell came, after CREATED; b is valid until return
+	Flush()                  // no more cells for now
 	Credit(total uint64)     // so many cells may be sent in all, more than before
 	Sent(total uint64)       // so many cells have gone to the wire in all
 	Destroyed(r cell.Reason) // the circuit is over, by the neighbour or with the link
@@ -52,21 +55,29 @@ type Handler interface {
 
 // Link is one neighbour. Its methods may be called from any goroutine.
 type Link struct {
-	conn    *tls.Conn
 	wire    *wire
 	peer    onion.ID
 	dialled bool
 	hello   []byte
 	accept  func(c *Circuit, create []byte)
+	limit   *Limit // set before Run
 
 	done chan struct{}
 
+	in     onion.Direction // owned by readLoop
+	recent *Circuit        // owned by readLoop: most cells come from the circuit of the one before
+	fed    []*Circuit      // owned by readLoop: whose handlers have got cells since Flush
+	cells  int             // owned by readLoop: how many
+	out    onion.Direction // owned by whoever writes
+
 	mu       sync.Mutex
-	wake     sync.Cond            // for the writer
+	wake     sync.Cond            // for writeLoop
+	hurry    chan struct{}        // has one for a writeLoop that pays: there is something that goes ahead
+	writing  bool                 // guarded by mu: somebody writes
+	left     *batch               // guarded by mu: what the socket did not take at once; writeLoop is then who writes
 	circuits map[cell.ID]*Circuit // guarded by mu: alive, or with a DESTROY to send; nil once Run is over
 	ghosts   map[cell.ID]uint64   // guarded by mu: destroyed here but not there yet: cells that may still come
-	nextID   cell.ID              // guarded by mu: the next of ours
-	lastPeer cell.ID              // guarded by mu: the last of theirs
+	lastID   cell.ID              // guarded by mu: the newest circuit's
 	control  []*Circuit           // guarded by mu: those with a control frame to send
 	sched    scheduler            // guarded by mu
 	err      error                // guarded by mu: why the link closed
@@ -75,14 +86,10 @@ type Link struct {
 	bytesIn, bytesOut atomic.Uint64
 }
 
-func newLink(c *tls.Conn, w *wire, peer onion.ID, dialled bool) *Link {
-	l := &Link{conn: c, wire: w, peer: peer, dialled: dialled, done: make(chan struct{}),
+func newLink(w *wire, peer onion.ID, dialled bool) *Link {
+	l := &Link{wire: w, peer: peer, dialled: dialled, done: make(chan struct{}), hurry: make(chan struct{}, 1),
 		circuits: make(map[cell.ID]*Circuit), ghosts: make(map[cell.ID]uint64), idleFrom: time.Now()}
 	l.wake.L = &l.mu
-	l.nextID = 2
-	if dialled {
-		l.nextID = 1
-	}
 	return l
 }
 
@@ -96,7 +103,7 @@ func (l *Link) Hello() []byte { return l.hello }
 // Done is closed when the link is over.
 func (l *Link) Done() <-chan struct{} { return l.done }
 
-// Bytes returns what the link has read and written, bytes inside TLS.
+// Bytes returns what the link has read and written since its handshake, bytes.
 func (l *Link) Bytes() (in, out uint64) { return l.bytesIn.Load(), l.bytesOut.Load() }
 
 // Idle returns for how long no circuit has been open on l; 0 while one is.
@@ -114,6 +121,14 @@ func (l *Link) Circuits() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.circuits)
+}
+
+// Limit has l send no faster than p allows, together with p's other links. It
+// is called before Run, or not at all.
+func (l *Link) Limit(p *Limit) {
+	if l.limit = p; p != nil {
+		l.sched.shared = &p.carried
+	}
 }
 
 // Run carries frames until ctx ends or the link dies, and returns why. accept
@@ -160,7 +175,9 @@ func (l *Link) signal(c *Circuit) {
 	if !c.signalled {
 		c.signalled = true
 		l.control = append(l.control, c)
-		l.wake.Signal()
+		if !l.writing { // else whoever writes looks again
+			l.wake.Signal()
+		}
 	}
 }
 
@@ -185,153 +202,84 @@ func (l *Link) bury(c *Circuit) {
 	}
 }
 
-// batch is what one write carries.
-type batch struct {
-	buf     []byte // control frames; then the cells' room
-	frames  [batchSize / cell.FrameSize]*cell.Frame
-	n       int // of frames
-	touched [batchSize / cell.FrameSize]*Circuit
-	m       int // of touched
+func (l *Link) readLoop() error {
+	for {
+		frames, bodies, err := l.readRecord()
+		if err == nil {
+			err = l.take(frames, bodies)
+		}
+		if err != nil {
+			return err
+		}
+		if l.cells >= batchCells || !l.recordWaits() {
+			l.flush()
+		}
+	}
 }
 
-func (l *Link) writeLoop() error {
-	var b batch
-	var deadline time.Time
-	for l.collect(&b) {
-		for _, f := range b.frames[:b.n] {
-			b.buf = append(b.buf, f[:]...)
-			f.Free()
+// flush tells handlers that there are no more cells for now.
+func (l *Link) flush() {
+	for i, c := range l.fed {
+		c.fed, l.fed[i] = false, nil
+		if c.state.Load() != over {
+			c.handler.Flush()
 		}
-		if now := time.Now(); deadline.Sub(now) < writeTimeout-writeSlack {
-			deadline = now.Add(writeTimeout)
-			l.wire.Conn.SetWriteDeadline(deadline)
-		}
-		err := l.wire.batch(l.conn, b.buf)
-		l.bytesOut.Add(uint64(len(b.buf)))
-		putBuffer(b.buf)
+	}
+	l.fed, l.cells = l.fed[:0], 0
+}
+
+// take takes the frames of a record, and their cells. An error closes the link.
+func (l *Link) take(frames, bodies []byte) error {
+	for len(frames) > 0 {
+		h, n, err := cell.ParseHeader(frames)
 		if err != nil {
-			return fmt.Errorf("link: write: %w", err)
+			return fmt.Errorf("link: %w", err)
 		}
-		for _, c := range b.touched[:b.m] {
-			c.handler.Sent(c.report)
+		frames = frames[cell.HeaderSize:]
+		from := &frames
+		if h.Command == cell.Data || h.Command == cell.Padding {
+			from = &bodies
 		}
-		clear(b.frames[:b.n])
-		clear(b.touched[:b.m])
+		if len(*from) < n {
+			return errRecord
+		}
+		body := (*from)[:n]
+		*from = (*from)[n:]
+		switch h.Command {
+		case cell.Data:
+			err = l.cell(h, body)
+		case cell.Create:
+			err = l.create(h.Circuit, append([]byte(nil), body...))
+		case cell.Padding:
+		default:
+			err = l.handle(h, body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(bodies) > 0 {
+		return errRecord
 	}
 	return nil
 }
 
-// collect waits for frames to send, and reports false when the link is over.
-// Control frames go first, but leave half of a batch to cells.
-func (l *Link) collect(b *batch) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for l.err == nil && len(l.control) == 0 && l.sched.empty() {
-		l.wake.Wait()
-	}
-	if l.err != nil {
-		return false
-	}
-	b.buf, b.n, b.m = getBuffer(), 0, 0
-	limit := batchSize
-	if !l.sched.empty() {
-		limit = batchSize / 2
-	}
-	n := 0
-	for n < len(l.control) && len(b.buf) < limit {
-		b.buf = l.control[n].appendControl(b.buf)
-		n++
-	}
-	left := copy(l.control, l.control[n:])
-	clear(l.control[left:])
-	l.control = l.control[:left]
-	for b.n < (batchSize-len(b.buf))/cell.FrameSize {
-		f, c := l.sched.next()
-		if f == nil {
-			break
-		}
-		b.frames[b.n] = f
-		b.n++
-		if !c.touched {
-			c.touched = true
-			b.touched[b.m] = c
-			b.m++
-		}
-		c.sent++
-	}
-	for _, c := range b.touched[:b.m] {
-		c.touched, c.report = false, c.sent
-	}
-	return true
-}
-
-// readLoop reads each cell into a frame of its own, without a copy between.
-func (l *Link) readLoop() error {
-	f := cell.NewFrame()
-	defer func() { f.Free() }()
-	have := 0      // bytes of f that were read
-	var c *Circuit // most cells come from the circuit of the one before
-	for {
+// cell takes DATA.
+func (l *Link) cell(h cell.Header, body []byte) error {
+	c := l.recent
+	if c == nil || c.id != h.Circuit || c.state.Load() == over {
 		var err error
-		if have, err = l.fill(f[:], have, cell.HeaderSize); err != nil {
+		if c, err = l.find(h); c == nil {
 			return err
 		}
-		h, n, err := cell.ParseHeader(f[:])
-		if err != nil {
-			return fmt.Errorf("link: %w", err)
-		}
-		l.bytesIn.Add(uint64(cell.HeaderSize + n))
-		switch h.Command {
-		case cell.Data:
-			if have, err = l.fill(f[:], have, cell.FrameSize); err != nil {
-				return err
-			}
-			if c == nil || c.id != h.Circuit || c.state.Load() == over {
-				if c, err = l.find(h); err != nil {
-					return err
-				}
-			}
-			if c != nil {
-				taken := f
-				f = cell.NewFrame()
-				if err := c.receive(taken); err != nil {
-					return err
-				}
-			}
-			have = 0
-		case cell.Create: // longer than f
-			create := make([]byte, n)
-			k := copy(create, f[cell.HeaderSize:have])
-			if _, err := l.fill(create, k, n); err != nil {
-				return err
-			}
-			have = 0
-			if err := l.create(h.Circuit, create); err != nil {
-				return err
-			}
-		default:
-			end := cell.HeaderSize + n
-			if have, err = l.fill(f[:], have, end); err != nil {
-				return err
-			}
-			if err := l.handle(h, f[cell.HeaderSize:end]); err != nil {
-				return err
-			}
-			have = copy(f[:], f[end:have])
-		}
+		l.recent = c
 	}
-}
-
-// fill reads until b holds need bytes, of which it has some, and returns how
-// many it holds then.
-func (l *Link) fill(b []byte, have, need int) (int, error) {
-	for have < need {
-		n, err := l.conn.Read(b[have:])
-		if have += n; err != nil && have < need {
-			return have, fmt.Errorf("link: read: %w", err)
-		}
+	if !c.fed {
+		c.fed = true
+		l.fed = append(l.fed, c)
 	}
-	return have, nil
+	l.cells++
+	return c.receive((*[cell.Size]byte)(body))
 }
 
 // find returns the circuit that a frame is for, or nil when it was on its way
@@ -358,9 +306,6 @@ func (l *Link) find(h cell.Header) (*Circuit, error) {
 
 // handle takes a control frame. An error closes the link.
 func (l *Link) handle(h cell.Header, b []byte) error {
-	if h.Command == cell.Padding {
-		return nil
-	}
 	c, err := l.find(h)
 	if c == nil {
 		return err
@@ -386,16 +331,15 @@ func (l *Link) create(id cell.ID, b []byte) error {
 		return errors.New("link: CREATE, but nobody here answers it")
 	}
 	l.mu.Lock()
-	theirs := (id%2 == 1) != l.dialled
-	if !theirs || id <= l.lastPeer {
+	if l.dialled || id <= l.lastID {
 		l.mu.Unlock()
-		return fmt.Errorf("link: CREATE with id %d, which is not the next of the other side's", id)
+		return fmt.Errorf("link: CREATE with id %d, which is not the next of the dialler's", id)
 	}
 	if l.crowded() {
 		l.mu.Unlock()
 		return errors.New("link: DESTROYs stay unanswered")
 	}
-	l.lastPeer = id
+	l.lastID = id
 	c := newCircuit(l, id)
 	c.answers = true
 	full := len(l.circuits) >= maxCircuits

@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link/linktest"
 )
 
-func TestALinkCarriesCircuitsBothWays(t *testing.T) {
+func TestALinkCarriesCircuits(t *testing.T) {
 	a, b := connect(t, linktest.Shape{})
 	x, y := run(t, a, true), run(t, b, true)
 	defer y.stop()
@@ -20,10 +20,10 @@ func TestALinkCarriesCircuitsBothWays(t *testing.T) {
 	if string(a.Hello()) != "hello" {
 		t.Errorf("hello %q", a.Hello())
 	}
-	for _, way := range []struct{ from, to *running }{{x, y}, {y, x}} {
-		near := open(t, way.from.Link)
+	for range 2 {
+		near := open(t, a)
 		near.hears(t, "created")
-		far := <-way.to.accepted
+		far := <-y.accepted
 		if n := near.send(Floor+1, 7); n != Floor {
 			t.Errorf("%d cells went without credit, want %d", n, Floor)
 		}
@@ -37,6 +37,18 @@ func TestALinkCarriesCircuitsBothWays(t *testing.T) {
 		far.hears(t, "destroyed: busy")
 	}
 	synced(t, x, y)
+}
+
+func TestOnlyWhoDialledTheLinkOpensCircuits(t *testing.T) {
+	r, l := acceptRaw(t)
+	r.frame(1, cell.Create)
+	if err := <-l.done; err == nil || !strings.Contains(err.Error(), "CREATE") {
+		t.Errorf("a dialler that gets CREATE: %v", err)
+	}
+	_, b := connect(t, linktest.Shape{})
+	if err := b.NewCircuit(nil).Open(newEnd(), nil); err == nil {
+		t.Error("an acceptor opened a circuit")
+	}
 }
 
 // synced waits until neither side remembers a circuit.
@@ -124,7 +136,6 @@ func TestFramesThatFitNoCircuitCloseTheLink(t *testing.T) {
 	for name, frames := range map[string]func(*raw){
 		"a cell for an id never seen":      func(r *raw) { r.frame(5, cell.Data) },
 		"DESTROY for an id never seen":     func(r *raw) { r.frame(5, cell.Destroy) },
-		"CREATE with an id of this side's": func(r *raw) { r.frame(2, cell.Create) },
 		"CREATE with an id used before":    func(r *raw) { r.frame(3, cell.Create); r.frame(3, cell.Create) },
 		"CREATE with an id below the last": func(r *raw) { r.frame(3, cell.Create); r.frame(1, cell.Create) },
 		"a cell after its own DESTROY": func(r *raw) {
@@ -133,10 +144,10 @@ func TestFramesThatFitNoCircuitCloseTheLink(t *testing.T) {
 			r.reads("1 destroy: ok")
 			r.frame(1, cell.Data)
 		},
-		"an unknown command":                func(r *raw) { r.write(0, 0, 0, 1, 9, 0, 0, 1, 0) },
-		"a length that its command has not": func(r *raw) { r.write(0, 0, 0, 1, 5, 0, 0, 2, 0, 0) },
+		"an unknown command":                func(r *raw) { r.record([]byte{0, 0, 0, 1, 9, 0, 0, 1, 0}, nil) },
+		"a length that its command has not": func(r *raw) { r.record([]byte{0, 0, 0, 1, 5, 0, 0, 2, 0, 0}, nil) },
 		"a frame on circuit 0":              func(r *raw) { r.frame(0, cell.Destroy) },
-		"bytes that are no frame":           func(r *raw) { r.write([]byte("GET / HTTP/1.1\r\n\r\n")...) },
+		"bytes that are no frame":           func(r *raw) { r.l.wire.Write([]byte("GET / HTTP/1.1\r\n\r\n")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, l := dialRaw(t)
@@ -274,11 +285,12 @@ func TestACircuitGivenUpBeforeItsCreateWentIsNeverHeardOf(t *testing.T) {
 	if err := unopened.Open(e, nil); err == nil {
 		t.Error("a circuit that is over was opened")
 	}
-	b := batch{}
-	go a.Close() // or collect would wait for ever
-	if a.collect(&b) && len(b.buf) != 0 {
-		t.Errorf("%d bytes are sent of it", len(b.buf))
+	if a.mu.Lock(); a.waits() {
+		if b := a.gather(true); len(b.control) != 0 {
+			t.Errorf("%d bytes are sent of it", len(b.control))
+		}
 	}
+	a.mu.Unlock()
 	if len(a.circuits)+len(a.ghosts) != 0 {
 		t.Error("it is remembered")
 	}
@@ -295,14 +307,24 @@ func TestCellsSentBeforeCreatedFollowIt(t *testing.T) {
 	r.reads("1 created", "1 data 5", "1 data 5", "1 data 5", "1 data 6")
 }
 
+// write lets the link write, or not.
+func (r *running) write(may bool) {
+	r.mu.Lock()
+	r.writing = !may
+	r.mu.Unlock()
+	r.wake.Signal()
+}
+
 func TestAFailureIsAnsweredByCreatedAndThenDestroy(t *testing.T) {
 	r, l := dialRaw(t)
 	defer l.stop()
 	r.frame(1, cell.Create)
 	e := <-l.accepted
 	e.send(3, 5)
+	l.write(false) // in between the cells could go
 	e.c.Created(make([]byte, cell.CreatedSize))
 	e.c.Destroy(cell.Busy)
+	l.write(true)
 	r.reads("1 created", "1 destroy: busy")
 }
 
@@ -398,7 +420,7 @@ func TestUnansweredDestroysAreBounded(t *testing.T) {
 	for i := range cell.ID(2*maxCircuits - 10) { // as if there had been so many
 		l.ghosts[2*i+1] = 8
 	}
-	l.lastPeer = 4*maxCircuits + 1
+	l.lastID = 4*maxCircuits + 1
 	l.mu.Unlock()
 	go func() {
 		for e := range l.accepted {
@@ -409,7 +431,7 @@ func TestUnansweredDestroysAreBounded(t *testing.T) {
 	for i := range cell.ID(12) {
 		b := make([]byte, cell.HeaderSize+cell.CreateSize)
 		cell.Header{Circuit: 4*maxCircuits + 3 + 2*i, Command: cell.Create}.Put(b)
-		r.conn.Write(b)
+		r.l.wire.Write(sealRecord(r.l, b, nil))
 	}
 	if err := <-l.done; err == nil || !strings.Contains(err.Error(), "unanswered") {
 		t.Errorf("%v", err)
@@ -428,12 +450,13 @@ func TestControlFramesLeaveRoomForCells(t *testing.T) {
 	if n := e.send(40, 1); n != 40 {
 		t.Fatalf("%d cells queued", n)
 	}
-	var b batch
-	a.collect(&b)
+	a.mu.Lock()
+	b := a.gather(true)
+	a.mu.Unlock()
 	if b.n < 6 {
-		t.Errorf("%d cells in a batch with %d bytes of control", b.n, len(b.buf))
+		t.Errorf("%d cells in a batch with %d bytes of control", b.n, len(b.control))
 	}
-	if size := len(b.buf) + b.n*cell.FrameSize; size > batchSize {
+	if size := len(b.control) + b.n*cell.FrameSize; size > batchSize {
 		t.Errorf("a batch of %d bytes", size)
 	}
 	a.Close()

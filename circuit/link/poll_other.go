@@ -9,4 +9,9 @@ type poller struct{ conn net.Conn }
 
 func (p *poller) init(c net.Conn) { p.conn = c }
 
-func (p *poller) read(to **[readSize]byte) (int, error) { return readInto(p.conn, to) }
+func (p *poller) read(to **[readSize]byte, at int) (int, error) { return readInto(p.conn, to, at) }
+
+// direct reports whether write can be used.
+func (p *poller) direct() bool { return false }
+
+func (p *poller) write([]byte) (int, error) { panic("link: no direct writing here") }

@@ -15,25 +15,35 @@ type poller struct {
 	conn net.Conn
 	raw  syscall.RawConn // nil: conn is no socket
 	try  func(fd uintptr) bool
-	buf  *[readSize]byte // what try has read into
-	n    int
-	err  error
+
+	buf *[readSize]byte // what try reads into; nil: one of the pool
+	at  int             // where in it
+	n   int
+	err error
+
+	put    func(fd uintptr)
+	out    []byte // what put writes
+	outN   int
+	outErr error
 }
 
 func (p *poller) init(c net.Conn) {
 	p.conn = c
 	if t, ok := c.(*net.TCPConn); ok {
 		if raw, err := t.SyscallConn(); err == nil {
-			p.raw, p.try = raw, p.tryRead
+			p.raw, p.try, p.put = raw, p.tryRead, p.tryWrite
 		}
 	}
 }
 
 // tryRead reports false to wait until fd can be read.
 func (p *poller) tryRead(fd uintptr) bool {
-	b := readBuffers.Get().(*[readSize]byte)
+	b := p.buf
+	if b == nil {
+		b = readBuffers.Get().(*[readSize]byte)
+	}
 	for {
-		p.n, p.err = syscall.Read(int(fd), b[:])
+		p.n, p.err = syscall.Read(int(fd), b[p.at:])
 		if p.err != syscall.EINTR {
 			break
 		}
@@ -42,24 +52,58 @@ func (p *poller) tryRead(fd uintptr) bool {
 		p.buf = b
 		return true
 	}
-	readBuffers.Put(b)
+	if p.buf == nil {
+		readBuffers.Put(b)
+	}
 	return p.err != syscall.EAGAIN
 }
 
-// read waits for bytes, and leaves them in a buffer of the pool.
-func (p *poller) read(to **[readSize]byte) (int, error) {
+// read waits for bytes and reads them to *to behind the first at. When *to is
+// nil it becomes a buffer of the pool.
+func (p *poller) read(to **[readSize]byte, at int) (int, error) {
 	if p.raw == nil {
-		return readInto(p.conn, to)
+		return readInto(p.conn, to, at)
 	}
-	if err := p.raw.Read(p.try); err != nil {
-		return 0, err
-	}
+	p.buf, p.at = *to, at
+	err := p.raw.Read(p.try)
+	buf := p.buf
+	p.buf = nil
 	switch {
+	case err != nil:
+		return 0, err
 	case p.n > 0:
-		*to, p.buf = p.buf, nil
+		*to = buf
 		return p.n, nil
 	case p.err != nil:
 		return 0, os.NewSyscallError("read", p.err)
 	}
 	return 0, io.EOF
+}
+
+// direct reports whether write can be used.
+func (p *poller) direct() bool { return p.raw != nil }
+
+func (p *poller) tryWrite(fd uintptr) {
+	for {
+		p.outN, p.outErr = syscall.Write(int(fd), p.out)
+		if p.outErr != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// write writes as much of b as the socket takes at once.
+func (p *poller) write(b []byte) (n int, err error) {
+	p.out = b
+	err = p.raw.Control(p.put)
+	p.out = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case p.outErr == syscall.EAGAIN:
+		return 0, nil
+	case p.outErr != nil:
+		return 0, os.NewSyscallError("write", p.outErr)
+	}
+	return p.outN, nil
 }

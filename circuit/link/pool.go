@@ -27,6 +27,9 @@ type Pool struct {
 	// Idle is how long a link without circuits is kept; 0 means 5 minutes.
 	Idle time.Duration
 
+	// Limit is what the links share; nil means none.
+	Limit *Limit
+
 	once  sync.Once
 	begun chan struct{} // closed when Run has begun; begin makes it
 
@@ -151,6 +154,7 @@ func (p *Pool) dial(ctx context.Context, e *pooled, id onion.ID, addr netip.Addr
 	p.mu.Unlock()
 	close(e.ready)
 	if err == nil {
+		l.Limit(p.Limit)
 		l.Run(ctx, nil)
 	} else {
 		select {

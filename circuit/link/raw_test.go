@@ -7,8 +7,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
-	"io"
-	"net"
 	"sync"
 	"testing"
 	"time"
@@ -105,17 +103,17 @@ func (e *end) note(f func()) {
 }
 
 func (e *end) Created(b []byte) { e.note(func() { e.told = append(e.told, "created") }) }
+func (e *end) Flush()           {}
 func (e *end) Credit(n uint64)  { e.note(func() { e.told = append(e.told, fmt.Sprint("credit ", n)) }) }
 func (e *end) Sent(n uint64)    { e.note(func() { e.sent = n }) }
 func (e *end) Destroyed(r cell.Reason) {
 	e.note(func() { e.told = append(e.told, "destroyed: "+r.String()) })
 }
-func (e *end) Cell(f *cell.Frame) {
+func (e *end) Cell(b *[cell.Size]byte) {
 	e.note(func() {
 		e.cells++
-		e.last = f.Body()[0]
+		e.last = b[0]
 	})
-	f.Free()
 }
 
 // wait waits until ok, which is called with e locked.
@@ -176,63 +174,42 @@ func (e *end) send(n int, b byte) (sent int) {
 
 // raw is a neighbour that sends what it likes.
 type raw struct {
-	tb   testing.TB
-	conn *tls.Conn
+	tb      testing.TB
+	l       *Link // shook hands, and never runs
+	unread  []byte
+	unfetch []byte // bodies that belong to unread
 }
 
 // dialRaw returns a neighbour that has dialled the link l, which runs.
 func dialRaw(tb testing.TB) (*raw, *running) {
 	tb.Helper()
-	_, cert := somebody(tb)
-	a, b := linktest.Pipe(linktest.Shape{})
-	accepted := make(chan *Link, 1)
-	go func() {
-		l, err := Accept(context.Background(), b, cert, nil)
-		if err != nil {
-			tb.Error(err)
-		}
-		accepted <- l
-	}()
-	r := shakeRaw(tb, tls.Client(a, &tls.Config{InsecureSkipVerify: true}))
-	if _, err := io.ReadFull(r.conn, make([]byte, 3)); err != nil {
-		tb.Fatal(err)
-	}
-	return r, run(tb, <-accepted, false)
+	a, b := connect(tb, linktest.Shape{})
+	return &raw{tb: tb, l: a}, run(tb, b, false)
 }
 
 // acceptRaw returns a neighbour that the link l, which runs, has dialled.
 func acceptRaw(tb testing.TB) (*raw, *running) {
 	tb.Helper()
-	id, cert := somebody(tb)
-	a, b := linktest.Pipe(linktest.Shape{})
-	dialled := make(chan *Link, 1)
-	go func() {
-		l, err := Dial(context.Background(), a, id, nil)
-		if err != nil {
-			tb.Error(err)
-		}
-		dialled <- l
-	}()
-	r := shakeRaw(tb, tls.Server(b, &tls.Config{Certificates: []tls.Certificate{cert}}))
-	r.write(0, 0)
-	if _, err := io.ReadFull(r.conn, make([]byte, 1)); err != nil {
-		tb.Fatal(err)
-	}
-	return r, run(tb, <-dialled, false)
+	a, b := connect(tb, linktest.Shape{})
+	return &raw{tb: tb, l: b}, run(tb, a, false)
 }
 
-func shakeRaw(tb testing.TB, conn *tls.Conn) *raw {
-	tb.Helper()
-	r := &raw{tb, conn}
-	r.write(cell.Version)
-	return r
-}
-
-func (r *raw) write(b ...byte) {
+// record sends frames and bodies as a record, whether or not they match.
+func (r *raw) record(frames, bodies []byte) {
 	r.tb.Helper()
-	if _, err := r.conn.Write(b); err != nil {
+	if _, err := r.l.wire.Write(sealRecord(r.l, frames, bodies)); err != nil {
 		r.tb.Fatal(err)
 	}
+}
+
+// sealRecord is appendRecord for any bytes.
+func sealRecord(l *Link, frames, bodies []byte) []byte {
+	b := binary.BigEndian.AppendUint16(nil, uint16(len(frames)+cell.TagSize))
+	b = append(append(b, byte(len(bodies)/cell.Size), 0), bodies...)
+	at := len(b)
+	b = append(append(b, frames...), make([]byte, cell.TagSize)...)
+	l.out.Seal(b[at:])
+	return b
 }
 
 // frame sends a frame with a body of zeros, or of what is given.
@@ -243,7 +220,11 @@ func (r *raw) frame(id cell.ID, c cell.Command, body ...byte) {
 	b := make([]byte, cell.HeaderSize+size)
 	cell.Header{Circuit: id, Command: c}.Put(b)
 	copy(b[cell.HeaderSize:], body)
-	r.write(b...)
+	if size == cell.Size {
+		r.record(b[:cell.HeaderSize], b[cell.HeaderSize:])
+	} else {
+		r.record(b, nil)
+	}
 }
 
 func (r *raw) credit(id cell.ID, total uint64) {
@@ -254,19 +235,24 @@ func (r *raw) credit(id cell.ID, total uint64) {
 // read returns the next frame in words.
 func (r *raw) read() string {
 	r.tb.Helper()
-	r.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-	head := make([]byte, cell.HeaderSize)
-	if _, err := io.ReadFull(r.conn, head); err != nil {
-		return "closed"
+	if len(r.unread) == 0 {
+		r.l.wire.SetReadDeadline(time.Now().Add(10 * time.Second))
+		var err error
+		if r.unread, r.unfetch, err = r.l.readRecord(); err != nil {
+			return "closed"
+		}
 	}
-	h, n, err := cell.ParseHeader(head)
+	h, n, err := cell.ParseHeader(r.unread)
 	if err != nil {
 		r.tb.Fatal(err)
 	}
-	body := make([]byte, n)
-	if _, err := io.ReadFull(r.conn, body); err != nil {
-		return "closed"
+	r.unread = r.unread[cell.HeaderSize:]
+	from := &r.unread
+	if n == cell.Size {
+		from = &r.unfetch
 	}
+	body := (*from)[:n]
+	*from = (*from)[n:]
 	switch h.Command {
 	case cell.Create:
 		return fmt.Sprint(h.Circuit, " create")
@@ -289,5 +275,3 @@ func (r *raw) reads(want ...string) {
 		}
 	}
 }
-
-var _ net.Conn = (*wire)(nil)

@@ -1,28 +1,35 @@
 package link
 
-import "github.com/shoal-p2p/shoal/circuit/cell"
+import (
+	"sync/atomic"
+
+	"github.com/shoal-p2p/shoal/circuit/cell"
+)
 
 const (
-	quantum    = 4    // cells a source, and in it a circuit, sends before the next one's turn
-	freshCells = 16   // about 64 KiB: what a quiet circuit may send ahead of others
-	freshShare = 10   // one cell in so many may be sent ahead
-	freshQuiet = 1024 // cells the link sends before a circuit that was silent counts as quiet
-	freshBank  = 64   // cells sent ahead at once, after a time when none was
+	quantum     = 4  // cells a source, and in it a circuit, sends before the next one's turn
+	sparseCells = 16 // about 64 KiB: what a circuit may send ahead of others at once
+	sparseEvery = 4  // it earns one of these for so many cells of others
+	aheadShare  = 4  // one cell in so many may be sent ahead
+	aheadBank   = 64 // cells sent ahead at once, after a time when none was
 )
 
 // scheduler decides whose cell goes next: by turns over the sources that cells
 // come from, then over the circuits of a source, quantum cells a turn. All
 // cells are of one size, so that turns of cells are turns of bytes. Before
-// them, for a small share of the link, go circuits that were quiet.
+// them, for a part of the link, go circuits that use little of it, as sparse
+// flows do in FQ-CoDel (RFC 8290): one that never has more than a fifth of the
+// cells waits for none of bulk's.
 //
 // Each call takes the same time whatever is open, and allocates nothing once
 // warm. It is pure; the link's mutex guards it.
 type scheduler struct {
 	ring    *source // whose turn it is; only those with cells are in it
 	sources map[any]*source
-	fresh   *slot  // the first of those that may go ahead
-	sent    uint64 // cells so far
-	bank    int    // what may be sent ahead now, in cells times freshShare
+	ahead   *slot // the first of those that may go ahead
+	own     atomic.Uint64
+	shared  *atomic.Uint64 // counts the cells of all links of a limit; nil: own counts this one's
+	bank    int            // what may be sent ahead now, in cells times aheadShare
 }
 
 // source is a neighbour that cells come from.
@@ -42,9 +49,17 @@ type slot struct {
 	next, prev *slot  // in its source's ring while it has cells
 	bonus      int    // cells it may still send ahead
 	seen       uint64 // sent, when its last cell went
-	fresh      bool   // it is in the list of those ahead
+	isAhead    bool   // it is in the list of those ahead
 	after      *slot  // in that list
 	before     *slot
+}
+
+// sent counts cells: those of the link, or of all that share its limit.
+func (s *scheduler) sent() *atomic.Uint64 {
+	if s.shared != nil {
+		return s.shared
+	}
+	return &s.own
 }
 
 func (s *scheduler) empty() bool { return s.ring == nil }
@@ -60,7 +75,7 @@ func (s *scheduler) join(c *slot, key any) {
 		s.sources[key] = src
 	}
 	src.circuits++
-	c.src, c.bonus = src, freshCells
+	c.src, c.bonus = src, sparseCells
 }
 
 // leave drops c's cells and its source.
@@ -91,21 +106,11 @@ func (s *scheduler) next() (*cell.Frame, *Circuit) {
 	if s.ring == nil {
 		return nil, nil
 	}
-	s.sent++
-	if c := s.fresh; c != nil {
-		alone := s.ring.next == s.ring && s.ring.slots.next == s.ring.slots
-		if alone || s.bank >= freshShare {
-			if !alone {
-				s.bank -= freshShare
-			}
-			s.fresh = c.after
-			if c.bonus--; c.bonus == 0 {
-				s.stale(c)
-			}
-			return s.take(c), c.circuit
-		}
+	s.sent().Add(1)
+	if s.hurries() {
+		return s.first()
 	}
-	if s.bank < freshBank*freshShare {
+	if s.bank < aheadBank*aheadShare {
 		s.bank++
 	}
 	src := s.ring
@@ -122,10 +127,32 @@ func (s *scheduler) next() (*cell.Frame, *Circuit) {
 	return f, c.circuit
 }
 
+// hurries reports whether the next cell is one that goes ahead.
+func (s *scheduler) hurries() bool {
+	return s.ahead != nil && (s.bank >= aheadShare || s.alone())
+}
+
+func (s *scheduler) alone() bool {
+	return s.ring.next == s.ring && s.ring.slots.next == s.ring.slots
+}
+
+// first is next when that goes ahead.
+func (s *scheduler) first() (*cell.Frame, *Circuit) {
+	if !s.alone() {
+		s.bank -= aheadShare
+	}
+	c := s.ahead
+	s.ahead = c.after
+	if c.bonus--; c.bonus == 0 {
+		s.wait(c)
+	}
+	return s.take(c), c.circuit
+}
+
 // take pops c's first cell and unlists what became empty.
 func (s *scheduler) take(c *slot) *cell.Frame {
 	f := c.cells.Pop()
-	c.seen = s.sent
+	c.seen = s.sent().Load()
 	if c.cells.Len() == 0 {
 		s.unlist(c)
 	}
@@ -143,11 +170,9 @@ func (s *scheduler) list(c *slot) {
 		c.next, c.prev = src.slots, src.slots.prev
 		c.prev.next, c.next.prev = c, c
 	}
-	if s.sent-c.seen >= freshQuiet {
-		c.bonus = freshCells
-	}
+	c.bonus = int(min(uint64(c.bonus)+(s.sent().Load()-c.seen)/sparseEvery, sparseCells))
 	if c.bonus > 0 {
-		s.ahead(c)
+		s.hurry(c)
 	}
 }
 
@@ -163,7 +188,7 @@ func (s *scheduler) listSource(src *source) {
 // unlist takes c out of its source's ring, and its source out of the ring of
 // sources when it was the last.
 func (s *scheduler) unlist(c *slot) {
-	s.stale(c)
+	s.wait(c)
 	src := c.src
 	if c.next != c {
 		if src.slots == c {
@@ -185,29 +210,29 @@ func (s *scheduler) unlist(c *slot) {
 	src.next, src.prev = nil, nil
 }
 
-// ahead puts c at the end of those that may go ahead.
-func (s *scheduler) ahead(c *slot) {
-	c.fresh = true
-	if s.fresh == nil {
-		s.fresh, c.after, c.before = c, c, c
+// hurry puts c at the end of those that may go ahead.
+func (s *scheduler) hurry(c *slot) {
+	c.isAhead = true
+	if s.ahead == nil {
+		s.ahead, c.after, c.before = c, c, c
 		return
 	}
-	c.after, c.before = s.fresh, s.fresh.before
+	c.after, c.before = s.ahead, s.ahead.before
 	c.before.after, c.after.before = c, c
 }
 
-// stale takes c out of those that may go ahead.
-func (s *scheduler) stale(c *slot) {
-	if !c.fresh {
+// wait takes c out of those that may go ahead.
+func (s *scheduler) wait(c *slot) {
+	if !c.isAhead {
 		return
 	}
-	c.fresh = false
+	c.isAhead = false
 	if c.after == c {
-		s.fresh, c.after, c.before = nil, nil, nil
+		s.ahead, c.after, c.before = nil, nil, nil
 		return
 	}
-	if s.fresh == c {
-		s.fresh = c.after
+	if s.ahead == c {
+		s.ahead = c.after
 	}
 	c.before.after, c.after.before = c.after, c.before
 	c.after, c.before = nil, nil

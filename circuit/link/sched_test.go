@@ -17,7 +17,7 @@ type turns struct {
 }
 
 // newTurns makes circuits: "ab c" are a and b of one source, c of another.
-// They are not quiet any more.
+// They have used up what they may send ahead.
 func newTurns(circuits string) *turns {
 	t := &turns{slots: make(map[byte]*slot), names: make(map[*Circuit]byte)}
 	for i, group := range strings.Fields(circuits) {
@@ -29,7 +29,7 @@ func newTurns(circuits string) *turns {
 			t.slots[name], t.names[c] = &c.slot, name
 		}
 	}
-	t.sent = 1
+	t.own.Store(1)
 	return t
 }
 
@@ -77,38 +77,40 @@ func TestCellsGoByTurns(t *testing.T) {
 	}
 }
 
-func TestQuietCircuitsGoAheadForATenthOfTheLink(t *testing.T) {
+func TestWhatGoesAheadIsAPartOfTheLink(t *testing.T) {
 	s := newTurns("a b")
 	s.push(many("a", 4000) + many("b", 4000))
 	s.take(2000) // a time without any, which is not saved up without end
 	ahead := 0
 	for range 3000 {
-		s.slots['b'].bonus = freshCells // as if there were always others
-		s.stale(s.slots['b'])
-		s.ahead(s.slots['b'])
+		b := s.slots['b'] // as if there were always others
+		b.bonus = sparseCells
+		s.wait(b)
+		s.hurry(b)
 		before := s.bank
 		s.take(1)
 		if s.bank < before {
 			ahead++
 		}
 	}
-	if most := 3000/freshShare + freshBank; ahead > most || ahead < 3000/freshShare/2 {
+	if most := 3000/aheadShare + aheadBank; ahead > most || ahead < 3000/aheadShare/2 {
 		t.Errorf("%d of 3000 cells went ahead, want up to %d", ahead, most)
 	}
 }
 
-func TestAQuietCircuitGoesAheadOfBulk(t *testing.T) {
+func TestANewCircuitGoesAheadOfBulkForAWhile(t *testing.T) {
 	s := newTurns("abcdefgh x")
 	s.push(many("abcdefgh", 1000))
 	s.take(2000)
+	s.slots['x'].bonus = sparseCells
 	s.push("xxx")
 	if got := s.take(3); got != "xxx" {
 		t.Errorf("%s went first, want xxx", got)
 	}
 	s.push(many("x", 100))
 	first := s.take(60)
-	if n := strings.Count(first, "x"); n < freshCells-3 {
-		t.Errorf("%d of its next cells were among 60, want its bonus of %d", n, freshCells-3)
+	if n := strings.Count(first, "x"); n < sparseCells-3 {
+		t.Errorf("%d of its next cells were among 60, want its bonus of %d", n, sparseCells-3)
 	}
 	second := s.take(60)
 	if n := strings.Count(second, "x"); n < 25 || n > 35 {
@@ -116,33 +118,35 @@ func TestAQuietCircuitGoesAheadOfBulk(t *testing.T) {
 	}
 }
 
-func TestABonusComesBackOnlyAfterSilence(t *testing.T) {
-	s := newTurns("a x")
-	s.push(many("a", 8000))
-	s.take(100)
-	for _, c := range []struct {
-		silence int
-		want    int
-	}{{freshQuiet / 2, 0}, {freshQuiet, freshCells}} {
-		x := s.slots['x']
-		s.push("x")
-		for s.take(1) != "x" {
+// One that has at most a fifth of the cells goes ahead of bulk with each of
+// them, for as long as it likes; one that has a third does not.
+func TestACircuitThatUsesLittleGoesAheadEachTime(t *testing.T) {
+	for others, most := range map[int]int{sparseEvery: 0, 2: 1 << 30} {
+		s := newTurns("a x")
+		s.push(many("a", 9000))
+		s.take(1000)
+		s.slots['x'].bonus = 0
+		waited := 0
+		for range 1000 {
+			s.take(others)
+			s.push("x")
+			for s.take(1) != "x" {
+				waited++
+			}
 		}
-		x.bonus = 0
-		s.take(c.silence)
-		s.push("x")
-		if x.bonus != c.want {
-			t.Errorf("after %d cells of others its bonus is %d, want %d", c.silence, x.bonus, c.want)
-		}
-		for s.take(1) != "x" {
+		if waited > most || most > 0 && waited == 0 {
+			t.Errorf("one in %d: %d cells went before its own", others+1, waited)
 		}
 	}
 }
 
-func TestQuietCircuitsTakeTurnsAmongThemselves(t *testing.T) {
+func TestThoseAheadTakeTurnsAmongThemselves(t *testing.T) {
 	s := newTurns("a xyz")
 	s.push(many("a", 3000))
 	s.take(2000)
+	for _, name := range []byte("xyz") {
+		s.slots[name].bonus = sparseCells
+	}
 	s.push("xxyyzz")
 	if got := s.take(6); got != "xyzxyz" {
 		t.Errorf("%s, want xyzxyz", got)
@@ -207,24 +211,24 @@ func (t *turns) check(tb testing.TB) {
 			}
 		}
 	}
-	fresh := 0
-	if c := t.fresh; c != nil {
-		for first := true; first || c != t.fresh; first, c = false, c.after {
-			if c.after.before != c || !c.fresh || !listed[c] || c.bonus == 0 {
+	ahead := 0
+	if c := t.ahead; c != nil {
+		for first := true; first || c != t.ahead; first, c = false, c.after {
+			if c.after.before != c || !c.isAhead || !listed[c] || c.bonus == 0 {
 				tb.Fatal("the list of those ahead is broken")
 			}
-			fresh++
+			ahead++
 		}
 	}
 	for name, c := range t.slots {
 		if listed[c] != (c.cells.Len() > 0) {
 			tb.Fatalf("%c has %d cells, listed %v", name, c.cells.Len(), listed[c])
 		}
-		if c.fresh {
-			fresh--
+		if c.isAhead {
+			ahead--
 		}
 	}
-	if fresh != 0 {
+	if ahead != 0 {
 		tb.Fatal("the list of those ahead misses some")
 	}
 }

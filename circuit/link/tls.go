@@ -14,7 +14,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 )
 
@@ -36,7 +35,7 @@ func Certificate(key ed25519.PrivateKey) (tls.Certificate, error) {
 // config is what both ends share: TLS 1.3 alone, the standard library's hybrid
 // key exchange, no tickets and so no early data.
 func config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true}
+	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
 }
 
 // identity returns the Ed25519 key of the other side's certificate.
@@ -67,8 +66,7 @@ func Dial(ctx context.Context, conn net.Conn, id onion.ID, cert *tls.Certificate
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
 	w := newWire(conn)
-	c := tls.Client(w, cfg)
-	return start(ctx, c, w, true, nil, func() (onion.ID, error) { return id, nil })
+	return start(ctx, tls.Client(w, cfg), w, true, nil)
 }
 
 // Accept makes the link that the other side of conn asks for; it owns conn from
@@ -80,21 +78,16 @@ func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate, hello []by
 	cfg.Certificates = []tls.Certificate{cert}
 	cfg.ClientAuth = tls.RequestClientCert
 	w := newWire(conn)
-	c := tls.Server(w, cfg)
-	return start(ctx, c, w, false, hello, func() (onion.ID, error) {
-		if s := c.ConnectionState(); len(s.PeerCertificates) > 0 {
-			return identity(s)
-		}
-		return onion.ID{}, nil
-	})
+	return start(ctx, tls.Server(w, cfg), w, false, hello)
 }
 
 // MaxHello bounds what an acceptor says of itself at the start of a link, bytes.
 const MaxHello = 8 << 10
 
 // start shakes hands. Then each side sends its version byte, and the acceptor
-// the length of its hello in two bytes and the hello.
-func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte, peer func() (onion.ID, error)) (*Link, error) {
+// the length of its hello in two bytes and the hello. What follows is no longer
+// TLS's.
+func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte) (*Link, error) {
 	stop := context.AfterFunc(ctx, func() { w.Conn.Close() })
 	defer stop()
 	fail := func(err error) (*Link, error) {
@@ -107,7 +100,7 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 	if err := c.HandshakeContext(ctx); err != nil {
 		return fail(err)
 	}
-	first := []byte{cell.Version}
+	first := []byte{version}
 	if !dialled {
 		if len(hello) > MaxHello {
 			panic(fmt.Sprintf("link: hello of %d bytes, at most %d", len(hello), MaxHello))
@@ -125,8 +118,8 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 	if _, err := io.ReadFull(c, b); err != nil {
 		return fail(err)
 	}
-	if b[0] != cell.Version {
-		return fail(fmt.Errorf("the other side speaks version %d, this is %d", b[0], cell.Version))
+	if b[0] != version {
+		return fail(fmt.Errorf("the other side speaks version %d, this is %d", b[0], version))
 	}
 	if dialled {
 		n := int(binary.BigEndian.Uint16(b[1:]))
@@ -138,14 +131,22 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 			return fail(err)
 		}
 	}
-	id, err := peer()
+	s := c.ConnectionState()
+	var peer onion.ID
+	if len(s.PeerCertificates) > 0 {
+		var err error
+		if peer, err = identity(s); err != nil {
+			return fail(err)
+		}
+	}
+	in, out, err := newDirections(s, dialled)
 	if err != nil {
 		return fail(err)
 	}
 	if !stop() {
 		return fail(ctx.Err())
 	}
-	l := newLink(c, w, id, dialled)
-	l.hello = hello
+	l := newLink(w, peer, dialled)
+	l.hello, l.in, l.out = hello, in, out
 	return l, nil
 }

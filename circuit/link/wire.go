@@ -1,8 +1,8 @@
 package link
 
 import (
-	"crypto/tls"
-	"errors"
+	"encoding/binary"
+	"io"
 	"net"
 	"sync"
 
@@ -10,8 +10,12 @@ import (
 )
 
 const (
-	readSize   = 128 << 10                        // one read from the socket
-	bufferSize = batchSize + cell.MaxFrame + 1024 // a batch; or its records, with what TLS adds
+	readSize = 128 << 10 // one read from the socket; a record fits
+
+	// batchRecords is how many records a batch has at most: one holds its
+	// control frames, too.
+	batchRecords = (batchCells + recordCells - 1) / recordCells
+	bufferSize   = batchCells*cell.FrameSize + maxControl + batchRecords*(recordHeader+cell.TagSize)
 )
 
 // Buffers are held while there is something in them: most links are idle most
@@ -23,23 +27,18 @@ var (
 
 func getBuffer() []byte { return buffers.Get().(*[bufferSize]byte)[:0] }
 
-// putBuffer gives back what getBuffer returned, unless it had to grow.
-func putBuffer(b []byte) {
-	if cap(b) == bufferSize {
-		buffers.Put((*[bufferSize]byte)(b[:bufferSize]))
-	}
-}
+func putBuffer(b []byte) { buffers.Put((*[bufferSize]byte)(b[:bufferSize])) }
 
-// wire sits under the TLS record layer: it reads big, and gathers records so
-// that a batch of cells is one write to the socket.
+// wire reads from a socket, big. During the handshake TLS reads from it, later
+// the link's reader.
 type wire struct {
 	net.Conn
-	poll   poller
-	buf    *[readSize]byte // owned by the reader; nil when it holds nothing
-	unread []byte          // of buf
+	poll poller
 
-	mu  sync.Mutex // the reader answers some TLS messages, too
-	out []byte     // guarded by mu: records of the batch under way, or nil
+	// owned by the reader
+	buf      *[readSize]byte // nil when it holds nothing
+	from, to int             // what of buf is unread
+	left     int             // of a TLS record that Read has begun
 }
 
 func newWire(c net.Conn) *wire {
@@ -48,61 +47,76 @@ func newWire(c net.Conn) *wire {
 	return w
 }
 
-// Read implements net.Conn for the TLS layer.
-func (w *wire) Read(b []byte) (int, error) {
-	if len(w.unread) == 0 {
-		n, err := w.poll.read(&w.buf)
-		if err != nil || n == 0 {
-			return 0, err
+// next waits until n bytes are unread, at most readSize, and returns them. They
+// are valid until the next call.
+func (w *wire) next(n int) ([]byte, error) {
+	for w.to-w.from < n {
+		if err := w.more(n); err != nil {
+			if err == io.EOF && w.to > w.from {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
 		}
-		w.unread = w.buf[:n]
 	}
-	n := copy(b, w.unread)
-	if w.unread = w.unread[n:]; len(w.unread) == 0 {
-		readBuffers.Put(w.buf)
-		w.buf = nil
+	return w.buf[w.from : w.from+n], nil
+}
+
+// more reads once, where n unread bytes have room.
+func (w *wire) more(n int) error {
+	switch {
+	case w.from == w.to:
+		w.from, w.to = 0, 0
+		if w.buf != nil {
+			readBuffers.Put(w.buf)
+			w.buf = nil
+		}
+	case w.from+n > readSize:
+		w.to = copy(w.buf[:], w.buf[w.from:w.to])
+		w.from = 0
 	}
-	return n, nil
-}
-
-// Write implements net.Conn for the TLS layer.
-func (w *wire) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.out != nil {
-		w.out = append(w.out, b...)
-		return len(b), nil
-	}
-	return w.Conn.Write(b)
-}
-
-// batch writes b through c as one write to the socket.
-func (w *wire) batch(c *tls.Conn, b []byte) error {
-	w.hold()
-	_, err := c.Write(b)
-	return errors.Join(err, w.flush())
-}
-
-// hold gathers what is written until flush.
-func (w *wire) hold() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.out = getBuffer()
-}
-
-func (w *wire) flush() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, err := w.Conn.Write(w.out)
-	putBuffer(w.out)
-	w.out = nil
+	k, err := w.poll.read(&w.buf, w.to)
+	w.to += k
 	return err
 }
 
-// readInto reads into a buffer of the pool that it takes beforehand.
-func readInto(c net.Conn, to **[readSize]byte) (int, error) {
+// unread returns what was read and not skipped.
+func (w *wire) unread() []byte {
+	if w.buf == nil {
+		return nil
+	}
+	return w.buf[w.from:w.to]
+}
+
+// skip drops the next n bytes, which are there.
+func (w *wire) skip(n int) { w.from += n }
+
+// Read implements net.Conn for TLS. It never reads beyond a TLS record (RFC
+// 8446 section 5.1): what follows the handshake's last is not for TLS.
+func (w *wire) Read(b []byte) (int, error) {
+	const header = 5
+	if w.left == 0 {
+		h, err := w.next(header)
+		if err != nil {
+			return 0, err
+		}
+		w.left = header + int(binary.BigEndian.Uint16(h[3:]))
+	}
+	if _, err := w.next(1); err != nil {
+		return 0, err
+	}
+	n := copy(b, w.buf[w.from:min(w.to, w.from+w.left)])
+	w.left -= n
+	w.skip(n)
+	return n, nil
+}
+
+// readInto is poller.read where a read can only wait.
+func readInto(c net.Conn, to **[readSize]byte, at int) (int, error) {
+	if *to != nil {
+		return c.Read((*to)[at:])
+	}
 	b := readBuffers.Get().(*[readSize]byte)
-	n, err := c.Read(b[:])
+	n, err := c.Read(b[at:])
 	if n == 0 {
 		readBuffers.Put(b)
 		return 0, err

@@ -108,24 +108,27 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen is what a payload costs the client to receive, and the copy
-// that brings the sealed cell back each time.
+// BenchmarkOpen is what a payload costs the client to receive, and the copies
+// that bring the sealed cell back each time.
 func BenchmarkOpen(b *testing.B) {
 	for _, s := range []Suite{AES256GCM, ChaCha20} {
 		for n := 1; n <= cell.MaxHops; n++ {
 			c, relays := benchCircuit(b, n, s)
 			sealed := payload(0)
-			backward(relays, sealed, n-1, 0)
+			around(relays[n-1].layer, sealed)
+			opened := new(*sealed)
+			backward(relays, sealed, n-2, 0)
 			b.Run(fmt.Sprintf("%v/hops=%d", s, n), func(b *testing.B) {
 				b.SetBytes(cell.Payload)
 				b.ReportAllocs()
 				var x [cell.Size]byte
 				for b.Loop() {
-					for i := range c.backward {
-						c.backward[i].count = 0
-					}
 					x = *sealed
-					if err := c.Open(&x); err != nil {
+					for i := range c.masks {
+						c.masks[i].apply(&x, &x)
+					}
+					c.backward.count, x = 0, *opened
+					if err := c.backward.Open(x[:], x[:c.sizes[n-1]]); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -149,7 +152,7 @@ func BenchmarkForward(b *testing.B) {
 			for b.Loop() {
 				l.forward.count = 0
 				x = *sealed
-				if err := l.Forward(&x); err != nil {
+				if err := l.Forward(&x, &x); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -166,7 +169,7 @@ func BenchmarkBackward(b *testing.B) {
 			b.SetBytes(cell.Payload)
 			b.ReportAllocs()
 			for b.Loop() {
-				relays[0].layer.Backward(x)
+				around(relays[0].layer, x)
 			}
 		})
 	}

@@ -81,7 +81,7 @@ func TestColludersFindNoEqualBytesInCellsTowardsTheLastHop(t *testing.T) {
 			for i, r := range relays {
 				clear(b[r.layer.size:])
 				in := *b
-				if err := r.layer.Forward(b); err != nil {
+				if err := r.layer.Forward(b, b); err != nil {
 					t.Fatal(err)
 				}
 				out := b[:]
@@ -108,7 +108,7 @@ func TestColludersFindNoEqualBytesInCellsTowardsTheClient(t *testing.T) {
 					in[j] = byte(n) // the hop behind is a colluder and may send anything
 				}
 				b := in
-				r.layer.Backward(&b)
+				around(r.layer, &b)
 				look(t, fmt.Sprintf("cell %d around hop %d", n, i), in[:], b[:], cell.TagSize, -cell.TagSize)
 			}
 		}
@@ -161,8 +161,8 @@ func TestNothingButThePayloadCrossesAMeetingRelay(t *testing.T) {
 
 	x := payload(1)
 	copy(x[cell.Payload:], mark)
-	ca.forward[0].seal(x[:ca.sizes[0]]) // what Seal does, but for the fresh bytes
-	if err := a[0].layer.Forward(x); err != nil {
+	ca.forward[0].Seal(x[:ca.sizes[0]]) // what Seal does, but for the fresh bytes
+	if err := a[0].layer.Forward(x, x); err != nil {
 		t.Fatal(err)
 	}
 	checkNoMark := func(where string) {
@@ -175,8 +175,8 @@ func TestNothingButThePayloadCrossesAMeetingRelay(t *testing.T) {
 	}
 	checkNoMark("at the relay")
 	copy(x[cell.Payload:], mark) // as a pooled frame could
-	b[0].layer.Backward(x)
-	if err := cb.Open(x); err != nil {
+	around(b[0].layer, x)
+	if err := cb.Open(x, x); err != nil {
 		t.Fatal(err)
 	}
 	checkPayload(t, x, 1)
@@ -200,16 +200,16 @@ func TestOverwritingBytesNeverRepeat(t *testing.T) {
 		c.Seal(b)
 		note(fmt.Sprintf("client, cell %d", n), b[cell.Size-8:])
 		for i, r := range relays {
-			if err := r.layer.Forward(b); err != nil {
+			if err := r.layer.Forward(b, b); err != nil {
 				t.Fatal(err)
 			}
 			note(fmt.Sprintf("hop %d, cell %d forward", i, n), b[cell.Size-8:])
 		}
 		for i := 1; i >= 0; i-- {
-			relays[i].layer.Backward(b)
+			around(relays[i].layer, b)
 			note(fmt.Sprintf("hop %d, cell %d backward", i, n), b[cell.Size-8:])
 		}
-		if err := c.Open(b); err != nil {
+		if err := c.Open(b, b); err != nil {
 			t.Fatal(err)
 		}
 	}

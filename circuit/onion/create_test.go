@@ -555,8 +555,8 @@ func TestTwoCircuitsOverTheSameHopsShareNoKey(t *testing.T) {
 	for _, c := range []*Circuit{a, b} {
 		for i := range c.forward {
 			seen[c.forward[i].key] = true
-			seen[c.backward[i].key] = true
 		}
+		seen[c.masks[0].key], seen[c.backward.key] = true, true
 		seen[c.confirm] = true
 	}
 	if len(seen) != 10 {

@@ -92,7 +92,7 @@ func (p *Pending) Finish(created []byte) (*Circuit, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.add(h.suite, kf, kb, confirm, h.length)
+		c.add(h.suite, kf, kb, confirm, h.length, i == len(p.hops)-1)
 		b = b[cell.AnswerSize:]
 		keystream(&h.exports.back).XORKeyStream(b, b)
 	}

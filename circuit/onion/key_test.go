@@ -112,3 +112,49 @@ func TestSuitesAreThoseOfThisVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestParsePublicKeyAcceptsWhatHPKEAccepts(t *testing.T) {
+	good := newRelays(t, 1)[0].key.Public().Bytes()
+	refused := 0
+	compare := func(b []byte) {
+		t.Helper()
+		_, want := kem().NewPublicKey(b)
+		_, got := ParsePublicKey(b, 1)
+		if (got == nil) != (want == nil) {
+			t.Fatalf("ParsePublicKey: %v; crypto/hpke: %v of the key\n%x", got, want, b)
+		}
+		if got != nil {
+			refused++
+		}
+	}
+	compare(good)
+	compare(good[1:])
+	compare(append(good, 0))
+	for at := range good { // every byte at its greatest: half of a number that is then too great
+		b := bytes.Clone(good)
+		b[at] = 0xff
+		compare(b)
+	}
+	for at := 0; at < coefficients*12/8; at += 3 { // each number around the modulus
+		for _, n := range []uint32{modulus - 1, modulus, 0xfff} {
+			b := bytes.Clone(good)
+			b[at], b[at+1] = byte(n), b[at+1]&0xf0|byte(n>>8)
+			compare(b)
+			b = bytes.Clone(good)
+			b[at+1], b[at+2] = b[at+1]&0x0f|byte(n<<4), byte(n>>4)
+			compare(b)
+		}
+	}
+	if refused < 2*coefficients {
+		t.Errorf("refused %d keys, want every number at the modulus and above among them", refused)
+	}
+}
+
+func BenchmarkParsePublicKey(b *testing.B) {
+	raw := newRelays(b, 1)[0].key.Public().Bytes()
+	for b.Loop() {
+		if _, err := ParsePublicKey(raw, 1); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -28,17 +28,26 @@ func checkPayload(tb testing.TB, b *[cell.Size]byte, n int) {
 // them refused it, or -1.
 func forward(relays []*testRelay, b *[cell.Size]byte, from, to int) int {
 	for i := from; i < to; i++ {
-		if relays[i].layer.Forward(b) != nil {
+		if relays[i].layer.Forward(b, b) != nil {
 			return i
 		}
 	}
 	return -1
 }
 
+// around has l put its layer around b.
+func around(l *Layer, b *[cell.Size]byte) {
+	if l.last {
+		l.Seal(b)
+	} else {
+		l.Backward(b, b)
+	}
+}
+
 // backward takes b from relays[from] down to relays[to], which seal it.
 func backward(relays []*testRelay, b *[cell.Size]byte, from, to int) {
 	for i := from; i >= to; i-- {
-		relays[i].layer.Backward(b)
+		around(relays[i].layer, b)
 	}
 }
 
@@ -56,7 +65,7 @@ func TestCellsTravelBothWaysOnEveryCircuit(t *testing.T) {
 		for n := range 7 {
 			b := payload(n)
 			backward(relays, b, len(relays)-1, 0)
-			if err := c.Open(b); err != nil {
+			if err := c.Open(b, b); err != nil {
 				t.Fatalf("cell %d: %v", n, err)
 			}
 			checkPayload(t, b, n)
@@ -74,7 +83,7 @@ func TestMeetingRelayMovesPayloadsBetweenCircuitsOfAllLengths(t *testing.T) {
 			t.Fatalf("hop %d can't open it", i)
 		}
 		backward(b, x, len(b)-1, 0)
-		if err := cb.Open(x); err != nil {
+		if err := cb.Open(x, x); err != nil {
 			t.Fatal(err)
 		}
 		checkPayload(t, x, n)
@@ -84,14 +93,19 @@ func TestMeetingRelayMovesPayloadsBetweenCircuitsOfAllLengths(t *testing.T) {
 func TestKeysChangeAfterTheirLastCell(t *testing.T) {
 	relays := newRelays(t, 2)
 	c := build(t, relays, 1)
-	var halves []*half
+	var keys []*[keySize]byte
+	var counts []*uint64
 	for i := range relays {
-		halves = append(halves, &c.forward[i], &c.backward[i], &relays[i].layer.forward, &relays[i].layer.backward)
+		l := relays[i].layer
+		keys = append(keys, &c.forward[i].key, &l.forward.key)
+		counts = append(counts, &c.forward[i].count, &l.forward.count)
 	}
+	keys = append(keys, &c.masks[0].key, &relays[0].layer.mask.key, &c.backward.key, &relays[1].layer.backward.key)
+	counts = append(counts, &c.masks[0].count, &relays[0].layer.mask.count, &c.backward.count, &relays[1].layer.backward.count)
 	old := map[[keySize]byte]bool{}
-	for _, h := range halves {
-		h.count = rekeyAfter - 2
-		old[h.key] = true
+	for i := range keys {
+		*counts[i] = rekeyAfter - 2
+		old[*keys[i]] = true
 	}
 	for n := range 5 {
 		b := payload(n)
@@ -101,14 +115,14 @@ func TestKeysChangeAfterTheirLastCell(t *testing.T) {
 		}
 		checkPayload(t, b, n)
 		backward(relays, b, len(relays)-1, 0)
-		if err := c.Open(b); err != nil {
+		if err := c.Open(b, b); err != nil {
 			t.Fatalf("cell %d: %v", n, err)
 		}
 		checkPayload(t, b, n)
 	}
-	for _, h := range halves {
-		if h.count != 3 || old[h.key] {
-			t.Errorf("after five cells around the change: count %d, old key kept: %v", h.count, old[h.key])
+	for i := range keys {
+		if *counts[i] != 3 || old[*keys[i]] {
+			t.Errorf("after five cells around the change: count %d, old key kept: %v", *counts[i], old[*keys[i]])
 		}
 	}
 }
@@ -182,7 +196,7 @@ func testBackward(t *testing.T, what string) {
 		cells, good := meddling[what](cells)
 		for i, b := range cells {
 			backward(relays, b, bad-1, 0)
-			if err := c.Open(b); (err == nil) != (i < good) {
+			if err := c.Open(b, b); (err == nil) != (i < good) {
 				t.Errorf("cell %d of hop %d at the client: %v", i, bad, err)
 			}
 		}
@@ -196,12 +210,12 @@ func TestReorderedCellDiesAtTheClient(t *testing.T) { testBackward(t, "reordered
 
 func TestEveryByteOfALayerIsChecked(t *testing.T) {
 	for i := range cell.Size {
-		h := newHalf(AES256GCM, make([]byte, keySize))
-		o := newHalf(AES256GCM, make([]byte, keySize))
+		h := NewDirection(AES256GCM, make([]byte, keySize))
+		o := NewDirection(AES256GCM, make([]byte, keySize))
 		b := payload(0)
-		h.seal(b[:])
+		h.Seal(b[:])
 		b[i] ^= 0x10
-		if o.open(b[:]) == nil {
+		if o.Open(b[:], b[:]) == nil {
 			t.Errorf("byte %d is not", i)
 		}
 		if i == 64 && testing.Short() {
@@ -218,10 +232,10 @@ func TestCellDyingAtAnInnerLayerStopsAllLaterOnes(t *testing.T) {
 	bad[5] ^= 1
 	backward(relays, bad, 1, 0)
 	backward(relays, good, 2, 0)
-	if c.Open(bad) == nil {
+	if c.Open(bad, bad) == nil {
 		t.Error("the changed cell was opened")
 	}
-	if c.Open(good) == nil {
+	if c.Open(good, good) == nil {
 		t.Error("a cell behind it was opened")
 	}
 }
@@ -235,7 +249,7 @@ func TestClearedEndsCarryNothing(t *testing.T) {
 	if !isZero(b[:cell.Payload]) {
 		t.Error("a cleared circuit let a payload out")
 	}
-	if c.Open(b) == nil {
+	if c.Open(b, b) == nil {
 		t.Error("a cleared circuit opened a cell")
 	}
 	if c.Confirm() != ([32]byte{}) || !isZero(c.forward[0].key[:]) {
@@ -244,11 +258,11 @@ func TestClearedEndsCarryNothing(t *testing.T) {
 	l := relays[0].layer
 	l.Clear()
 	b = payload(0)
-	l.Backward(b)
+	around(l, b)
 	if !isZero(b[:cell.Payload]) {
 		t.Error("a cleared layer let a payload out")
 	}
-	if l.Forward(b) == nil {
+	if l.Forward(b, b) == nil {
 		t.Error("a cleared layer opened a cell")
 	}
 	if l.Confirm() != ([32]byte{}) {
@@ -270,7 +284,7 @@ func TestCellPathDoesNotAllocate(t *testing.T) {
 				t.Fatal("a cell died")
 			}
 			backward(relays, b, len(relays)-1, 0)
-			if c.Open(b) != nil {
+			if c.Open(b, b) != nil {
 				t.Fatal("a cell died")
 			}
 		}); n != 0 {
@@ -296,7 +310,7 @@ func TestDirectionsOfALayerMayRunConcurrently(t *testing.T) {
 	for n := range 50 {
 		b := payload(n)
 		backward(relays, b, 1, 0)
-		if err := c.Open(b); err != nil {
+		if err := c.Open(b, b); err != nil {
 			t.Error(err)
 		}
 	}

@@ -86,18 +86,21 @@
 // C_i is at least P + 16, at least P + 32 at a hop that has a next one: that
 // bounds hops to M.
 //
-// Towards the last hop a relay opens C_i bytes in place; towards the client it
-// seals C_i - 16 bytes in place. Both ways it then overwrites every byte behind
+// Towards the last hop a relay opens C_i bytes and overwrites every byte behind
 // with fresh random ones: bytes that a relay leaves as it found them are a
-// clear channel between the two relays around it. The last hop does the same
-// with all behind the payload, before it seals too. Overwriting bytes come from
-// ChaCha8, seeded by the system, one generator per layer and direction.
+// clear channel between the two relays around it. Towards the client the last
+// hop seals C_i - 16 bytes, after it has overwritten all behind the payload, and
+// then again what is behind its tag; every other hop XORs all W bytes with its
+// key stream. Overwriting bytes come from ChaCha8, seeded by the system, one
+// generator per layer and direction.
 //
 // Nonce: four zero bytes and a 64-bit counter of cells, from 0; one key per
-// direction. After 2^24 cells: key = HKDF-Expand(key, "rekey"), counter 0, no
-// message. A cell that is altered, dropped, repeated or out of order fails to
-// open: towards the last hop at the next honest relay, towards the client at
-// the client, since relays can't check what they only seal. A direction that
+// direction. Key stream: AES-256-CTR from a counter of zero or ChaCha20 with a
+// nonce of zero, as the Suite says, one cell behind the other. After 2^24 cells:
+// key = HKDF-Expand(key, "rekey"), counter 0, no message. A cell that is altered
+// within C of the last hop, dropped, repeated or out of order fails to open:
+// towards the last hop at the next honest relay, towards the client at the
+// client, since relays can't check what they only add to. A direction that
 // failed once opens nothing more. So all that a tag can do is to end the
 // circuit, which a relay can do anyway.
 //

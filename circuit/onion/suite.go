@@ -46,12 +46,15 @@ func (s Suite) new(key *[keySize]byte) cipher.AEAD {
 	return newGCM(key[:])
 }
 
-// rekeyAfter is how many cells one key seals. 2^24 of them stay far below what
+// rekeyAfter is how many seals one key makes. 2^24 of them stay far below what
 // one GCM key may seal, and bound what a stolen key tells about the past.
 const rekeyAfter = 1 << 24
 
-// half is one direction of one hop's layer: it only seals or only opens.
-type half struct {
+// Direction is one direction under one key: it only seals or only opens, in
+// order, from one goroutine at a time. The nonce is 4 zero bytes and a uint64
+// that counts; after rekeyAfter the key becomes HKDF-Expand(key, "rekey") and
+// the count starts again. A copy of a Direction that seals must not be used.
+type Direction struct {
 	suite Suite
 	aead  cipher.AEAD // nil: cleared, or failed; nothing opens any more
 	key   [keySize]byte
@@ -59,51 +62,60 @@ type half struct {
 	nonce [12]byte // here rather than on the stack, whence the AEAD's interface would move it to the heap
 }
 
-func newHalf(s Suite, key []byte) half {
-	h := half{suite: s, key: [keySize]byte(key)}
-	h.aead = s.new(&h.key)
-	return h
+// NewDirection returns the direction of a key of 32 bytes, which it copies.
+func NewDirection(s Suite, key []byte) Direction {
+	d := Direction{suite: s, key: [keySize]byte(key)}
+	d.aead = s.new(&d.key)
+	return d
 }
 
-// seal seals all but the last cell.TagSize bytes of b into b. On a cleared
-// half it erases b, so that nothing goes out without its layer.
-func (h *half) seal(b []byte) {
-	if h.aead == nil {
+// Seal seals all but the last cell.TagSize bytes of b into b. On a cleared
+// Direction it erases b, so that nothing goes out without its seal.
+func (d *Direction) Seal(b []byte) {
+	if d.aead == nil {
 		clear(b)
 		return
 	}
-	h.aead.Seal(b[:0], h.next(), b[:len(b)-cell.TagSize], nil)
-	h.step()
+	d.aead.Seal(b[:0], d.next(), b[:len(b)-cell.TagSize], nil)
+	d.step()
 }
 
-// open opens b into b[:len(b)-cell.TagSize].
-func (h *half) open(b []byte) error {
-	if h.aead == nil {
+// Open opens b into dst[:len(b)-cell.TagSize]; dst is b, or they do not overlap.
+// After an error dst is worthless, and every later call fails as well.
+func (d *Direction) Open(dst, b []byte) error {
+	if d.aead == nil {
 		return errOpen
 	}
-	if _, err := h.aead.Open(b[:0], h.next(), b, nil); err != nil {
-		h.clear()
+	if _, err := d.aead.Open(dst[:0], d.next(), b, nil); err != nil {
+		d.Clear()
 		return errOpen
 	}
-	h.step()
+	d.step()
 	return nil
 }
 
-func (h *half) next() []byte {
-	binary.BigEndian.PutUint64(h.nonce[4:], h.count)
-	return h.nonce[:]
+func (d *Direction) next() []byte {
+	binary.BigEndian.PutUint64(d.nonce[4:], d.count)
+	return d.nonce[:]
 }
 
-func (h *half) step() {
-	if h.count++; h.count < rekeyAfter {
+func (d *Direction) step() {
+	if d.count++; d.count < rekeyAfter {
 		return
 	}
-	k, err := hkdf.Expand(sha256.New, h.key[:], rekeyInfo, keySize)
+	k := nextKey(&d.key)
+	*d = NewDirection(d.suite, k[:])
+}
+
+// nextKey returns the key that follows key.
+func nextKey(key *[keySize]byte) [keySize]byte {
+	k, err := hkdf.Expand(sha256.New, key[:], rekeyInfo, keySize)
 	if err != nil {
 		panic(err) // the length is ours
 	}
-	*h = newHalf(h.suite, k)
-	clear(k)
+	return [keySize]byte(k)
 }
 
-func (h *half) clear() { *h = half{suite: h.suite} }
+// Clear erases the key. The expanded key inside the standard library's cipher
+// can't be erased, only dropped.
+func (d *Direction) Clear() { *d = Direction{suite: d.suite} }

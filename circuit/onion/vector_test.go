@@ -2,8 +2,11 @@ package onion
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/ecdh"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -13,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/crypto/chacha20"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 )
@@ -110,7 +115,7 @@ decimal; package onion's comment says what everything is. "go test -run Golden
 		v.bytes(at+"replay", r.peeled.Replay[:])
 		v.bytes(at+"transcript", r.peeled.transcript[:])
 		v.bytes(at+"forward_key", r.layer.forward.key[:])
-		v.bytes(at+"backward_key", r.layer.backward.key[:])
+		v.bytes(at+"backward_key", backwardKey(r.layer))
 		v.bytes(at+"confirm", r.layer.confirm[:])
 		v.sum(at+"next_create_sha256", r.peeled.Create)
 		received = r.peeled.Create
@@ -142,8 +147,7 @@ all bytes were f1 before "back".`)
 	goldenRefusals(t, v, create, relays[0])
 	v.comment(`Cells. The payload is the early message again, followed by zeros. A cell is
 stored whole as the first hop or the client receives it; "hopN.forward…" is
-what hop N's layer opens to, "hopN.backward…" what it sealed, without what is
-overwritten. "first" is cell 0 of each key, "last" cell 2^24-1, "rekeyed" the
+what hop N's layer opens to, without what is overwritten, "hopN.backward…" what it passes on, whole. "first" is cell 0 of each key, "last" cell 2^24-1, "rekeyed" the
 one after it.`)
 	payload := make([]byte, cell.Payload)
 	message.Put(payload)
@@ -207,14 +211,18 @@ func goldenCells(t *testing.T, v *vector, c *Circuit, relays []*testRelay, paylo
 	}
 	for _, name := range []string{"first", "last", "rekeyed"} {
 		for i, r := range relays {
-			for _, h := range []*half{&r.layer.forward, &r.layer.backward, &c.forward[i], &c.backward[i]} {
-				if name == "last" {
-					h.count = rekeyAfter - 1
+			if name == "last" {
+				r.layer.forward.count, c.forward[i].count = rekeyAfter-1, rekeyAfter-1
+				if r.layer.last {
+					r.layer.backward.count, c.backward.count = rekeyAfter-1, rekeyAfter-1
+				} else {
+					seek(&r.layer.mask, rekeyAfter-1)
+					seek(&c.masks[i], rekeyAfter-1)
 				}
 			}
 			if name == "rekeyed" {
 				v.bytes(fmt.Sprintf("hop%d.forward_key_2", i), r.layer.forward.key[:])
-				v.bytes(fmt.Sprintf("hop%d.backward_key_2", i), r.layer.backward.key[:])
+				v.bytes(fmt.Sprintf("hop%d.backward_key_2", i), backwardKey(r.layer))
 			}
 		}
 
@@ -226,7 +234,7 @@ func goldenCells(t *testing.T, v *vector, c *Circuit, relays []*testRelay, paylo
 		}
 		v.sum("forward_"+name+"_sha256", b[:])
 		for i, r := range relays {
-			if err := r.layer.Forward(&b); err != nil {
+			if err := r.layer.Forward(&b, &b); err != nil {
 				t.Fatalf("%s: hop %d: %v", name, i, err)
 			}
 			if i < len(relays)-1 {
@@ -238,20 +246,44 @@ func goldenCells(t *testing.T, v *vector, c *Circuit, relays []*testRelay, paylo
 		}
 
 		for i := len(relays) - 1; i >= 0; i-- {
-			relays[i].layer.Backward(&b)
-			v.sum(fmt.Sprintf("hop%d.backward_%s_sha256", i, name), b[:relays[i].layer.size])
+			around(relays[i].layer, &b)
+			v.sum(fmt.Sprintf("hop%d.backward_%s_sha256", i, name), b[:])
 		}
 		if name == "first" {
 			v.bytes("backward_"+name, b[:])
 		}
 		v.sum("backward_"+name+"_sha256", b[:])
-		if err := c.Open(&b); err != nil {
+		if err := c.Open(&b, &b); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		if !bytes.Equal(b[:cell.Payload], payload) {
 			t.Errorf("%s: payload %x", name, b[:cell.Payload])
 		}
 	}
+}
+
+func backwardKey(l *Layer) []byte {
+	if l.last {
+		return bytes.Clone(l.backward.key[:])
+	}
+	return bytes.Clone(l.mask.key[:])
+}
+
+// seek puts m where it is after so many cells.
+func seek(m *mask, cells uint64) {
+	*m = newMask(m.suite, m.key)
+	m.count = cells
+	at := cells * cell.Size // bytes
+	if c, ok := m.stream.(*chacha20.Cipher); ok {
+		const block = 64
+		c.SetCounter(uint32(at / block))
+		rest := make([]byte, at%block)
+		c.XORKeyStream(rest, rest)
+		return
+	}
+	iv := make([]byte, aes.BlockSize)
+	binary.BigEndian.PutUint64(iv[8:], at/aes.BlockSize)
+	m.stream = cipher.NewCTR(newAES(m.key[:]), iv)
 }
 
 // vector is a file of "name = value" lines. A long value stands in lines of

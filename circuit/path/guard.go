@@ -156,17 +156,13 @@ func (gs *Guards) reject(now time.Time) {
 // draw picks a new guard by weight. Guards don't conflict with one another, so
 // that a last hop which a peer names rules out one of them at most.
 func (gs *Guards) draw(now time.Time, rng *rand.Rand, relays []Relay, rules Rules) *Relay {
-	free := func(r *Relay) bool {
-		for i := range gs.list {
-			if gs.list[i].id == r.ID {
-				return false
-			}
-			if other := find(relays, gs.list[i].id); other != nil && !gs.list[i].rejected && rules.Conflict(r, other) {
-				return false
-			}
+	var others []*Relay // guards that keep a new one out of their network and family
+	for i := range gs.list {
+		if other := find(relays, gs.list[i].id); other != nil && !gs.list[i].rejected {
+			others = append(others, other)
 		}
-		return true
 	}
+	free := func(r *Relay) bool { return gs.get(r.ID) == nil && !conflictsAny(rules, r, others) }
 	old := func(r *Relay) bool {
 		return r.Entry || !r.FirstSeen.IsZero() && now.Sub(r.FirstSeen) >= rules.minGuardAge()
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // direct is a Sender that hands each record to the other Conn at once, in the
@@ -16,6 +17,8 @@ type direct struct {
 }
 
 func (d *direct) Data(seal func([]byte) []byte, _ <-chan struct{}) error { return d.Control(seal) }
+
+func (d *direct) Flush() { d.to.Wake() }
 
 func (d *direct) Control(seal func([]byte) []byte) error {
 	d.mu.Lock()
@@ -64,7 +67,7 @@ func BenchmarkStream(b *testing.B) {
 		to.Fail(nil)
 	})
 	b.Run("wire", func(b *testing.B) {
-		p := newPair(b, shape{}, NewBudget(256<<20))
+		p := newPair(b, shape{}, window.NewBudget(256<<20))
 		b.SetBytes(bufferSize)
 		b.ReportAllocs()
 		read := make(chan int64)

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // TestWhateverHappensAStreamEnds lets both ends write, read, close, break and
@@ -19,7 +21,7 @@ import (
 func TestWhateverHappensAStreamEnds(t *testing.T) {
 	for seed := range uint64(50) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			budget := NewBudget(1 << 20)
+			budget := window.NewBudget(1 << 20)
 			synctest.Test(t, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				p := newPair(t, shape{

@@ -158,7 +158,7 @@ func (c *Conn) die(err error) {
 func (c *Conn) settle() {
 	if !c.settled && c.queue.empty() && (c.finIn || c.closed || c.over) {
 		c.settled = true
-		c.budget.close(c.window.size)
+		c.inbox.Close()
 	}
 }
 

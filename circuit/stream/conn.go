@@ -4,6 +4,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // linger is how long a closed stream waits for the far side to close too.
@@ -27,7 +29,6 @@ const linger = 60 * time.Second
 // a lock held that a Receive or Fail could wait for.
 type Conn struct {
 	sender        Sender
-	budget        *Budget
 	local, remote net.Addr
 	seals         struct{ data, gossip, window, fin, reset func([]byte) []byte } // made once
 
@@ -49,7 +50,7 @@ type Conn struct {
 	read    deadline   // its waiters: for data
 	write   deadline   // its waiters: for the window, or for writing to end
 	queue   queue      // arrived and unread
-	window  window     // what the far side may send
+	inbox   inbox      // what the far side may send
 	sent    uint64     // bytes of data handed to the Sender
 	allowed uint64     // offset up to which the far side lets us send
 	writing bool       // a Write is under way
@@ -69,18 +70,19 @@ type Conn struct {
 // New makes the stream of a finished handshake; it uses k up. It fails with
 // ErrBudget. When this side opened the stream, the far side waits for a first
 // record: New has it sent, from a goroutine of its own.
-func New(k *Keys, s Sender, b *Budget, local, remote net.Addr) (*Conn, error) {
-	if !b.open() {
+func New(k *Keys, s Sender, b *window.Budget, local, remote net.Addr) (*Conn, error) {
+	w, ok := window.Open(&kind, b)
+	if !ok {
 		return nil, ErrBudget
 	}
 	c := &Conn{
-		sender: s, budget: b, local: local, remote: remote,
+		sender: s, local: local, remote: remote,
 		confirmed: make(chan struct{}),
 		done:      make(chan struct{}),
 		heard:     make(chan []byte, maxHeard),
 		out:       newDirection(k.seal),
 		in:        newDirection(k.open),
-		window:    newWindow(time.Now()),
+		inbox:     inbox{Window: w},
 		allowed:   windowFloor,
 	}
 	clear(k.seal[:])
@@ -91,6 +93,7 @@ func New(k *Keys, s Sender, b *Budget, local, remote net.Addr) (*Conn, error) {
 	if k.initiator {
 		c.proven = true
 		close(c.confirmed) // by its handshake message
+		c.inbox.widen()
 		go c.tellWindow()
 	}
 	return c, nil

@@ -39,6 +39,7 @@ func (c *Conn) Gossip(b []byte) error {
 	}
 	c.news, c.sealed = b, false
 	err := c.hand(c.seals.gossip)
+	c.flush()
 	c.news = nil
 	if c.sealed {
 		return nil

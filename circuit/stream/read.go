@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 )
 
 // maxRead is how many records one Read empties at most.
@@ -27,7 +26,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			spent++
 		}
 	}
-	tell := !c.finIn && !c.over && c.window.drain(n, time.Now, c.budget)
+	tell := !c.finIn && !c.over && c.inbox.drain(n)
 	c.settle()
 	c.mu.Unlock()
 	for _, record := range done[:spent] {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 )
@@ -14,8 +13,9 @@ type Owned interface{ Free() }
 
 // Receive takes a record that arrived, in the order of sending, and lies in
 // frame. It opens it in place, and the Conn owns frame until it has freed it,
-// which may be before Receive returns. It never waits for a reader or a writer. An error means
-// that the stream broke, now or before; a record behind both FINs is dropped.
+// which may be before Receive returns. A Read that waits sees the data at the
+// next Wake. Receive never waits for a reader or a writer. An error means that
+// the stream broke, now or before; a record behind both FINs is dropped.
 func (c *Conn) Receive(sealed []byte, frame Owned) error {
 	c.opening.Lock()
 	defer c.opening.Unlock()
@@ -24,6 +24,14 @@ func (c *Conn) Receive(sealed []byte, frame Owned) error {
 		frame.Free()
 	}
 	return err
+}
+
+// Wake has a Read that waits look for what Receive took: once after many
+// records, since each look costs more than a record does.
+func (c *Conn) Wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read.waits.Broadcast()
 }
 
 // receive reports whether the record is kept. opening is held.
@@ -36,8 +44,7 @@ func (c *Conn) receive(sealed []byte, frame Owned) (kept bool, err error) {
 		return false, c.refuse(cell.Protocol, err)
 	}
 	if !c.proven {
-		c.proven = true
-		close(c.confirmed)
+		c.prove()
 	}
 	r, err := parseRecord(plain)
 	if err != nil {
@@ -62,6 +69,18 @@ func (c *Conn) receive(sealed []byte, frame Owned) (kept bool, err error) {
 	return false, ErrReset
 }
 
+// prove takes the far side's first record, from which on it is worth memory.
+// opening is held.
+func (c *Conn) prove() {
+	c.proven = true
+	close(c.confirmed)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over && !c.closed && c.inbox.widen() {
+		go c.tellWindow()
+	}
+}
+
 // takeData puts data in the queue. mu is held.
 func (c *Conn) takeData(data []byte, frame Owned) (kept bool, err error) {
 	switch {
@@ -69,15 +88,10 @@ func (c *Conn) takeData(data []byte, frame Owned) (kept bool, err error) {
 		return false, c.reset(cell.Protocol, errors.New("stream: DATA behind FIN"))
 	case c.closed:
 		return false, c.reset(cell.Gone, net.ErrClosed)
-	case !c.window.receive(len(data)):
-		return false, c.reset(cell.Overrun, fmt.Errorf("stream: %d bytes at %d exceed the window's %d", len(data), c.window.received, c.window.limit))
+	case !c.inbox.receive(len(data)):
+		return false, c.reset(cell.Overrun, fmt.Errorf("stream: %d bytes at %d exceed the window's %d", len(data), c.inbox.received, c.inbox.Granted()))
 	}
-	if !c.window.stalled.IsZero() {
-		c.window.resume(time.Now())
-	}
-	kept = c.queue.push(data, frame)
-	c.read.waits.Broadcast()
-	return kept, nil
+	return c.queue.push(data, frame), nil
 }
 
 // takeWindow lets Write go on. mu is held.
@@ -92,8 +106,8 @@ func (c *Conn) takeWindow(offset uint64) error {
 
 // takeFin ends the far side's data. mu is held.
 func (c *Conn) takeFin(offset uint64) error {
-	if c.finIn || offset != c.window.received {
-		return c.reset(cell.Protocol, fmt.Errorf("stream: FIN at %d, received %d", offset, c.window.received))
+	if c.finIn || offset != c.inbox.received {
+		return c.reset(cell.Protocol, fmt.Errorf("stream: FIN at %d, received %d", offset, c.inbox.received))
 	}
 	c.finIn = true
 	c.read.waits.Broadcast()

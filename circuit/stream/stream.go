@@ -47,8 +47,8 @@
 // Each side may send 64 KiB at first, then up to what WINDOW allows. A window
 // is a promise of memory: bytes within it are taken at once whatever the reader
 // does, bytes beyond it reset the stream. So whoever hands records to a Conn
-// never waits for the Conn's reader. Files window.go and budget.go say how
-// windows grow and shrink.
+// never waits for the Conn's reader. Package window says how windows
+// grow and shrink.
 package stream
 
 import (
@@ -106,8 +106,12 @@ type Sender interface {
 	// Data sends one record of DataSize bytes. It waits for room on the
 	// circuit, then calls seal; or, when cancel is closed first, returns
 	// ErrCancelled without calling it. Any other error means that the circuit
-	// died. Data may be running while Control and Close are called.
+	// died. Data may be running while Control and Close are called. The record
+	// may wait for others to go along with, until Flush.
 	Data(seal func(dst []byte) []byte, cancel <-chan struct{}) error
+
+	// Flush sends what Data took.
+	Flush()
 
 	// Control sends one record of ControlSize bytes, without waiting for
 	// credit of the stream, behind all records sealed before. An error means

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // wire is a circuit in memory, one direction of it: a Sender for one Conn that
@@ -72,6 +73,8 @@ func newWire(s shape) *wire {
 		done:     make(chan struct{}),
 	}
 }
+
+func (w *wire) Flush() {}
 
 func (w *wire) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
 	select {
@@ -176,6 +179,7 @@ func (w *wire) deliver(it item) {
 			to = w.to
 		}
 		to.Receive(it.f.buf[:it.n], it.f)
+		to.Wake()
 	}
 	if it.n == DataSize {
 		<-w.slots
@@ -220,7 +224,7 @@ func keyPair(t testing.TB) (a, b *Keys) {
 }
 
 // newPair makes a pair that ends with the test.
-func newPair(t testing.TB, s shape, b *Budget) *pair {
+func newPair(t testing.TB, s shape, b *window.Budget) *pair {
 	t.Helper()
 	ka, kb := keyPair(t)
 	p := &pair{ab: newWire(s), ba: newWire(s)}

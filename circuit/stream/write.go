@@ -23,6 +23,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 		k, err = c.writeRecord(p[n:])
 		n += k
 	}
+	c.flush()
 	c.chunk, c.writing = nil, false
 	c.write.waits.Broadcast()
 	return n, err
@@ -31,8 +32,12 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 // writeRecord sends one record with the first bytes of p, and returns how
 // many. mu is held, and released while the Sender works.
 func (c *Conn) writeRecord(p []byte) (int, error) {
-	for (c.sent == c.allowed || c.handing || c.gossips > 0) && c.writeErr() == nil {
-		c.write.waits.Wait()
+	for flushed := false; (c.sent == c.allowed || c.handing || c.gossips > 0) && c.writeErr() == nil; flushed = true {
+		if flushed {
+			c.write.waits.Wait()
+		} else {
+			c.flush()
+		}
 	}
 	if err := c.writeErr(); err != nil {
 		return 0, err
@@ -60,6 +65,13 @@ func (c *Conn) writeRecord(p []byte) (int, error) {
 	}
 	c.lose(err)
 	return n, err
+}
+
+// flush has the Sender send what it took. mu is held, and released meanwhile.
+func (c *Conn) flush() {
+	c.mu.Unlock()
+	defer c.mu.Lock()
+	c.sender.Flush()
 }
 
 // writeErr returns what forbids writing. mu is held.
@@ -113,7 +125,7 @@ func (c *Conn) offset(kind byte) uint64 {
 	defer c.mu.Unlock()
 	switch kind {
 	case typeWindow:
-		return c.window.limit
+		return c.inbox.Granted()
 	case typeFin:
 		return c.sent
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -242,6 +243,7 @@ outside; it says at the start whether it is.`,
 		&cli.StringFlag{Name: "listen", Usage: "`ADDR` to accept links on, IP and port", Value: "0.0.0.0:9001"},
 		&cli.StringFlag{Name: "advertise", Usage: "`ADDR` that others reach it at, when behind NAT or in Docker"},
 		&cli.StringFlag{Name: "rate", Usage: "bytes per second that it offers, as 10MB or 800KB", Value: "12.5MB"},
+		&cli.StringFlag{Name: "limit", Usage: "bytes per second that it sends at most, over all links, as 10MB or 800KB; none without"},
 		&cli.StringFlag{Name: "contact", Usage: "how to reach you, shown in the directory"},
 		&cli.StringSliceFlag{Name: "family", Usage: "`ID` of another relay of yours, so that no circuit uses both; each must name the other"},
 		&cli.BoolFlag{Name: "print-id", Usage: "make the keys, print ID@ADDR for network files, and exit"},
@@ -272,6 +274,11 @@ func runRelay(c *cli.Context) error {
 	if cfg.Rate, err = parseRate(c.String("rate")); err != nil {
 		return &exitError{2, fmt.Errorf("--rate: %w", err)}
 	}
+	if limit := c.String("limit"); limit != "" {
+		if cfg.Limit, err = parseRate(limit); err != nil {
+			return &exitError{2, fmt.Errorf("--limit: %w", err)}
+		}
+	}
 	for _, s := range c.StringSlice("family") {
 		id, err := onion.ParseID(s)
 		if err != nil {
@@ -286,6 +293,11 @@ func runRelay(c *cli.Context) error {
 		}
 		fmt.Println(name)
 		return nil
+	}
+	// With one thread Go looks at the network only when nobody has anything to do,
+	// or after 10 ms: whoever sends little would wait for whoever sends much.
+	if runtime.GOMAXPROCS(0) == 1 && os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2)
 	}
 	r, err := relay.New(cfg)
 	if err != nil {

@@ -120,8 +120,8 @@ func TestAFigureIsItsMedian(t *testing.T) {
 }
 
 func TestSuitesAreSelectedByName(t *testing.T) {
-	if got, err := choose("scale, tor"); err != nil || len(got) != 5 || got[4] != "tor" {
-		t.Errorf("choose = %v, %v, want the four of scale and tor", got, err)
+	if got, err := choose("scale, tor"); err != nil || len(got) != 6 || got[5] != "tor" {
+		t.Errorf("choose = %v, %v, want the five of scale and tor", got, err)
 	}
 	if got, err := choose("teleport"); err == nil {
 		t.Errorf("choose = %v for a suite that is none", got)

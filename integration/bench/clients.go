@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -23,25 +24,38 @@ import (
 
 // The rows of the table of real clients.
 const (
-	clientsDirect = "directly over loopback"
-	clientsShoal  = "through Shoal, default settings"
-	clientsTCP    = "through Shoal, µTP switched off"
-	utpLibrary    = "the µTP library alone, sink to sink"
+	qbDirect   = "qBittorrent, directly over loopback"
+	qbSOCKS    = "qBittorrent, SOCKS, default settings"
+	qbUTP      = "qBittorrent, SOCKS, no PEX: µTP into the seeder"
+	qbRun      = "qBittorrent, shoal run"
+	trDirect   = "Transmission, directly over loopback"
+	trRun      = "Transmission, shoal run"
+	utpLibrary = "the µTP library alone, sink to sink"
 )
+
+// outside is an address on loopback that no client takes for it: Transmission
+// has no peers in 127.0.0.0/8.
+var outside = netip.AddrFrom4([4]byte{192, 0, 2, 1})
 
 // transferTime bounds one transfer between real clients.
 const transferTime = 2 * time.Minute
 
-// realClients moves a file from one qBittorrent to another.
+// realClients moves a file from one client to another of its kind, directly
+// and on each road through Shoal.
 func realClients(ctx context.Context, b *bench) error {
-	s := b.report.section("clients", "a file from one qBittorrent to another, six relays between two sidecars")
+	s := b.report.section("clients", "a file from one client to another, directly and with six relays between two sidecars")
 	if !netns.Inside() {
 		s.note("left out: there is no network without others to run them in")
 		return nil
 	}
-	if _, err := exec.LookPath("qbittorrent-nox"); err != nil {
-		s.note("left out: qbittorrent-nox is not installed; integration/prereq.sh bench installs it")
-		return nil
+	for _, program := range []string{"qbittorrent-nox", "transmission-daemon"} {
+		if _, err := exec.LookPath(program); err != nil {
+			s.note("left out: %s is not installed; integration/prereq.sh bench installs it", program)
+			return nil
+		}
+	}
+	if err := netns.AddAddress(outside); err != nil {
+		return err
 	}
 	n, err := b.network(ctx, "clients", testnet.Config{Relays: pathHops, Sidecars: 2, Hops: sidecarHops, ViewEvery: viewEvery})
 	if err != nil {
@@ -62,17 +76,29 @@ func realClients(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer e.stop()
-	through := func(noUTP bool) func(i int) clients.Config {
-		return func(i int) clients.Config { return clients.Config{SOCKS: n.Sidecars[i].SOCKS, NoUTP: noUTP} }
+	direct := func(int) clients.Config { return clients.Config{} }
+	socks := func(noPEX bool) func(i int) clients.Config {
+		return func(i int) clients.Config { return clients.Config{SOCKS: n.Sidecars[i].SOCKS, NoPEX: noPEX} }
 	}
+	run := func(i int) clients.Config {
+		return clients.Config{Under: func(port uint16) []string {
+			return []string{b.shoal, "run", "--network", n.Network, "--hops", strconv.Itoa(sidecarHops[i]),
+				"--state", filepath.Join(dir, "run-"+strconv.Itoa(i)), "--publish", strconv.Itoa(int(port)), "--"}
+		}}
+	}
+	const blind = "http://tracker.invalid/announce"
 	rows := []struct {
 		name    string
+		kind    clients.Kind
 		tracker string
 		config  func(i int) clients.Config
 	}{
-		{clientsDirect, t.url, func(int) clients.Config { return clients.Config{} }},
-		{clientsShoal, "http://tracker.invalid/announce", through(false)},
-		{clientsTCP, "http://tracker.invalid/announce", through(true)},
+		{qbDirect, clients.QBittorrent, t.url, direct},
+		{qbSOCKS, clients.QBittorrent, blind, socks(false)},
+		{qbUTP, clients.QBittorrent, blind, socks(true)},
+		{qbRun, clients.QBittorrent, blind, run},
+		{trDirect, clients.Transmission, t.url, direct},
+		{trRun, clients.Transmission, blind, run},
 	}
 	size := 256 << 20
 	if b.quick {
@@ -88,7 +114,7 @@ func realClients(ctx context.Context, b *bench) error {
 			if err != nil {
 				return err
 			}
-			took, err := move(ctx, filepath.Join(dir, name), file, row.config)
+			took, err := move(ctx, row.kind, filepath.Join(dir, name), file, row.config)
 			if err != nil {
 				s.note("%s, round %d: %v", row.name, round+1, err)
 				continue
@@ -107,10 +133,10 @@ func realClients(ctx context.Context, b *bench) error {
 
 func judgeClients(s *Section) {
 	const column = "between 10 % and 90 % of it"
-	direct, ok := s.median(clientsDirect, column)
-	for _, row := range []string{clientsShoal, clientsTCP} {
-		if rate, measured := s.median(row, column); ok && measured {
-			s.atLeast(row+", of what they reach directly", rate/direct, 0.5, "")
+	for _, row := range []struct{ through, direct string }{{qbSOCKS, qbDirect}, {qbRun, qbDirect}, {trRun, trDirect}} {
+		direct, ok := s.median(row.direct, column)
+		if rate, measured := s.median(row.through, column); ok && measured {
+			s.atLeast(row.through+", of what they reach directly", rate/direct, 0.5, "")
 		}
 	}
 }
@@ -123,14 +149,14 @@ type took struct {
 }
 
 // move starts two clients, has one seed the file, and times the other.
-func move(ctx context.Context, dir string, file torrent.Torrent, config func(i int) clients.Config) (t took, err error) {
+func move(ctx context.Context, kind clients.Kind, dir string, file torrent.Torrent, config func(i int) clients.Config) (t took, err error) {
 	ctx, cancel := context.WithTimeout(ctx, transferTime)
 	defer cancel()
 	var both [2]clients.Client
 	for i := range both {
 		c := config(i)
 		c.Dir = filepath.Join(dir, strconv.Itoa(i))
-		if both[i], err = clients.QBittorrent.Start(ctx, c); err != nil {
+		if both[i], err = kind.Start(ctx, c); err != nil {
 			return t, err
 		}
 		defer both[i].Stop()
@@ -223,7 +249,7 @@ func (t *tracker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var peers []byte
 	for p := range swarm {
 		if p != uint16(port) {
-			peers = binary.BigEndian.AppendUint16(append(peers, 127, 0, 0, 1), p)
+			peers = binary.BigEndian.AppendUint16(append(peers, outside.AsSlice()...), p)
 		}
 	}
 	t.mu.Unlock()

@@ -25,31 +25,72 @@ type (
 	}
 )
 
-// fairDelay makes links of a continent.
-const fairDelay = 5 * time.Millisecond
+// filled is how relays come to be filled: by their limit, or by the processor.
+type filled struct {
+	delay time.Duration // of links
+	limit int           // of each relay, MB/s; 0: none
+}
+
+func (f filled) String() string {
+	if f.limit == 0 {
+		return fmt.Sprintf("links of %v", f.delay)
+	}
+	return fmt.Sprintf("links of %v, relays of %d MB/s", f.delay, f.limit)
+}
+
+// fills are what is measured: 5 ms makes links of a continent; 8 MB/s, which one
+// bulk stream passes its guard with twice, leaves processors idle.
+var fills = []filled{{0, 0}, {5 * time.Millisecond, 0}, {0, 8}, {5 * time.Millisecond, 8}}
 
 // fair measures a small stream's round trips with and without a bulk stream
 // beside it, over near and over more distant links.
 func fair(ctx context.Context, b *bench) error {
 	s := b.report.section("fair", "round trips of a small stream, alone and beside a bulk stream through the same two relays")
-	for _, delay := range []time.Duration{0, fairDelay} {
-		if err := fairOver(ctx, b, s, delay); err != nil {
-			return fmt.Errorf("links of %v: %w", delay, err)
+	for _, f := range fills {
+		if err := fairOver(ctx, b, s, f); err != nil {
+			return fmt.Errorf("%v: %w", f, err)
 		}
 	}
-	s.note("both ends, all sidecars and all relays share this machine's cores: near, what the small stream waits for is the scheduler; beside the chain's bulk it waits for nothing else")
+	if err := b.relayFair(ctx, s); err != nil {
+		return err
+	}
+	s.note("both ends, all sidecars and all relays share this machine's cores: without a limit the bulk fills these, and the small stream waits for the scheduler, too; beside the chain's bulk it waits for nothing else; with a limit the relays are full and the cores are not, as in the field")
 	return nil
 }
 
-// fairOver measures over links of one delay. There are only two relays, so that
+// relayFair runs BenchmarkRelayFair of package link on two cores and adds what it
+// says to s. The relay runs on one of them, with the threads that shoal relay has
+// there.
+func (b *bench) relayFair(ctx context.Context, s *Section) error {
+	const row = "a relay that has one core, full"
+	for range b.rounds {
+		said, err := b.relayBench(ctx, "RelayFair$", "0,1", 2)
+		if err != nil {
+			return err
+		}
+		s.add(row+", alone", "median", "ms", said["alone-median-us"]/1e3)
+		s.add(row+", alone", "99th percentile", "ms", said["alone-p99-us"]/1e3)
+		s.add(row+", beside bulk", "median", "ms", said["beside-median-us"]/1e3)
+		s.add(row+", beside bulk", "99th percentile", "ms", said["beside-p99-us"]/1e3)
+		s.add(row+", beside bulk", "bulk meanwhile", "MB/s", said["MB/s"])
+	}
+	alone, _ := s.median(row+", alone", "median")
+	median, _ := s.median(row+", beside bulk", "median")
+	high, _ := s.median(row+", beside bulk", "99th percentile")
+	s.atMost(row+": median beside bulk, of the median alone", median/alone, 2, "")
+	s.atMost(row+": 99th percentile beside bulk, of the median alone", high/alone, 4, "")
+	return nil
+}
+
+// fairOver measures one way to fill relays. There are only two, so that
 // all circuits share them both: a guard, and where they meet.
-func fairOver(ctx context.Context, b *bench, s *Section, delay time.Duration) error {
-	name := fmt.Sprintf("fair-%v", delay)
+func fairOver(ctx context.Context, b *bench, s *Section, f filled) error {
+	name := fmt.Sprintf("fair-%v-%d", f.delay, f.limit)
 	dir, err := b.folder(name)
 	if err != nil {
 		return err
 	}
-	n, err := b.network(ctx, name, testnet.Config{Relays: 2, Sidecars: 4, Hops: []int{1}, LinkDelay: delay, ViewEvery: viewEvery})
+	n, err := b.network(ctx, name, testnet.Config{Relays: 2, Sidecars: 4, Hops: []int{1}, LinkDelay: f.delay, ViewEvery: viewEvery, RelayFlags: f.flags()})
 	if err != nil {
 		return err
 	}
@@ -79,10 +120,10 @@ func fairOver(ctx context.Context, b *bench, s *Section, delay time.Duration) er
 	if err != nil {
 		return err
 	}
-	where := fmt.Sprintf("links of %v, ", delay)
+	where := f.String() + ", "
 	smalls := []small{{where + "other sidecars", other[0]}, {where + "the bulk's sidecars", same[0]}}
 	count := 400
-	if delay > 0 { // the scheduler matters little then, and each answer takes long
+	if f != fills[0] { // the scheduler matters little then
 		bulks, count = bulks[:1], 200
 	}
 	if b.quick {
@@ -90,7 +131,7 @@ func fairOver(ctx context.Context, b *bench, s *Section, delay time.Duration) er
 	}
 	for range b.rounds {
 		for _, m := range smalls {
-			if err := beside(s, all, m, bulks, count); err != nil {
+			if err := beside(s, all, m, bulks, count, f.pace()); err != nil {
 				return fmt.Errorf("%s: %w", m.name, err)
 			}
 		}
@@ -106,13 +147,27 @@ func fairOver(ctx context.Context, b *bench, s *Section, delay time.Duration) er
 	return nil
 }
 
-// askEvery is the pace of the questions.
-const askEvery = 5 * time.Millisecond
+func (f filled) flags() []string {
+	if f.limit == 0 {
+		return nil
+	}
+	return []string{"--limit", fmt.Sprintf("%dMB", f.limit)}
+}
+
+// pace is how long there is between two questions. Each is a cell, and so is its
+// answer, and passes the guard twice: every 20 ms they are a tenth of what a
+// limited one carries.
+func (f filled) pace() time.Duration {
+	if f.limit > 0 {
+		return 20 * time.Millisecond
+	}
+	return 5 * time.Millisecond
+}
 
 // beside measures one round of one small stream.
-func beside(s *Section, all [2]*ends, m small, bulks []bulk, count int) error {
+func beside(s *Section, all [2]*ends, m small, bulks []bulk, count int, pace time.Duration) error {
 	trips := func(row string) error {
-		a, err := all[1].ask(peer.Ask{Way: m.way, Size: 64, Count: count, Every: askEvery})
+		a, err := all[1].ask(peer.Ask{Way: m.way, Size: 64, Count: count, Every: pace})
 		if err != nil {
 			return err
 		}

@@ -28,6 +28,7 @@ import (
 // bench is one run.
 type bench struct {
 	shoal, tracker string // the programs
+	link           string // package link's benchmarks
 	dir            string // for logs and state; removed when all went well
 	quick          bool
 	rounds         int
@@ -54,19 +55,20 @@ var suites = []suite{
 	{"shoal", "the same of six relays between two sidecars", nil, false},
 	{"first", "time to ready, to the first announce's answer, and to dial a peer", first, false},
 	{"distance", "one stream over distant links, and a second that joins", distance, false},
-	{"clients", "a file from one qBittorrent to another, directly and through Shoal", realClients, false},
+	{"clients", "a file from one client to another, directly, through SOCKS and under shoal run", realClients, false},
 	{"fair", "a small stream's round trips beside a bulk stream", fair, false},
 	{"circuits", "20,000 idle circuits on one relay, and how fast they open", circuits, false},
+	{"cores", "what a relay carries with one core and with two", cores, false},
 	{"tracker", "announces to a tracker with a million records", trackers, false},
 	{"directory", "a directory of 10,000 relays: fetched, verified, chosen from", directories, false},
 	{"swarms", "200 torrents in one client", swarms, false},
-	{"many", "2,000 torrents in one client; takes up to an hour", many, true},
+	{"many", "2,000 torrents in one client; takes ten minutes", many, true},
 }
 
 // groups are names for several suites.
 var groups = map[string][]string{
 	"paths": {"chain", "tor", "shoal"},
-	"scale": {"circuits", "tracker", "directory", "swarms"},
+	"scale": {"circuits", "cores", "tracker", "directory", "swarms"},
 }
 
 func main() {
@@ -98,7 +100,7 @@ func parse(args []string) (o options, err error) {
 		for _, s := range suites {
 			fmt.Fprintf(flags.Output(), "  %-10s %s\n", s.name, s.what)
 		}
-		fmt.Fprintln(flags.Output(), "paths is chain, tor and shoal; scale is circuits, tracker, directory and swarms. The flags:")
+		fmt.Fprintln(flags.Output(), "paths is chain, tor and shoal; scale is circuits, cores, tracker, directory and swarms. The flags:")
 		flags.PrintDefaults()
 	}
 	switch err := flags.Parse(args); {
@@ -176,12 +178,13 @@ func choose(list string) (selected []string, err error) {
 // prepare makes what a run needs.
 func (b *bench) prepare(o options) (err error) {
 	b.shoal, b.tracker = filepath.Join(o.bin, "shoal"), filepath.Join(o.bin, "shoal-tracker")
-	for _, p := range []*string{&b.shoal, &b.tracker} {
+	b.link = filepath.Join(o.bin, "link.test")
+	for _, p := range []*string{&b.shoal, &b.tracker, &b.link} {
 		if *p, err = filepath.Abs(*p); err != nil {
 			return err
 		}
 		if _, err := os.Stat(*p); err != nil {
-			return fmt.Errorf("%w: make build makes it", err)
+			return fmt.Errorf("%w: make bench makes it", err)
 		}
 	}
 	if b.report, err = newReport(o.out, b.quick); err != nil {

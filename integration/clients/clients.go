@@ -40,6 +40,7 @@ type Config struct {
 	Encryption     Encryption
 	NoDHT          bool
 	NoUTP          bool
+	NoPEX          bool   // qBittorrent alone
 	Port           uint16 // for peers; 0: a free one
 	DownloadLimit  int    // bytes per second; 0: none
 

@@ -100,6 +100,9 @@ Session\DHTEnabled=%t
 	if c.NoUTP {
 		b.WriteString("Session\\BTProtocol=TCP\n")
 	}
+	if c.NoPEX {
+		b.WriteString("Session\\PeXEnabled=false\n")
+	}
 	if c.SOCKS == "" {
 		return b.String(), nil
 	}

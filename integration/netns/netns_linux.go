@@ -163,3 +163,59 @@ func AddAddress(a netip.Addr) error {
 	}
 	return nil
 }
+
+// Exit is an interface that leads out, to where nobody answers: what a process
+// sends to any address that is not of this machine leaves by it.
+const Exit = "out"
+
+// exits are its addresses, and the routers that would be there (RFC 5737, 3849).
+var exits = []struct{ network, router string }{
+	{"203.0.113.2/24", "203.0.113.1"},
+	{"2001:db8::2/64", "2001:db8::1"},
+}
+
+// AddExit makes Exit, inside. remove takes it away again.
+func AddExit() (remove func() error, err error) {
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: Exit}, PeerName: Exit + "-far"}
+	if err := netlink.LinkAdd(pair); err != nil {
+		return nil, fmt.Errorf("netns: add an interface: %w", err)
+	}
+	remove = func() error { return netlink.LinkDel(pair) }
+	if err := openExit(pair); err != nil {
+		return nil, errors.Join(fmt.Errorf("netns: open %s: %w", Exit, err), remove())
+	}
+	return remove, nil
+}
+
+func openExit(pair *netlink.Veth) error {
+	far, err := netlink.LinkByName(pair.PeerName)
+	if err != nil {
+		return err
+	}
+	near, err := netlink.LinkByName(pair.Name)
+	if err != nil {
+		return err
+	}
+	for _, link := range []netlink.Link{far, near} {
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+	}
+	for _, e := range exits {
+		address, err := netlink.ParseAddr(e.network)
+		if err != nil {
+			return err
+		}
+		address.Flags = unix.IFA_F_NODAD
+		router := net.ParseIP(e.router)
+		if err := errors.Join(
+			netlink.AddrAdd(near, address),
+			// Known beforehand: nobody is there who could be asked for it.
+			netlink.NeighSet(&netlink.Neigh{LinkIndex: near.Attrs().Index, IP: router, HardwareAddr: far.Attrs().HardwareAddr, State: netlink.NUD_PERMANENT}),
+			netlink.RouteAdd(&netlink.Route{LinkIndex: near.Attrs().Index, Gw: router}),
+		); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 )
 
@@ -15,6 +16,9 @@ func Run(args, env []string) (code int, err error) { return 0, errLinux }
 
 // Enter needs Linux.
 func Enter() error { return errLinux }
+
+// AddAddress needs Linux.
+func AddAddress(netip.Addr) error { return errLinux }
 
 func tests(interface{ Run() int }, func(string) ([]string, error)) int {
 	fmt.Fprintln(os.Stderr, errLinux, "(these tests are skipped)")

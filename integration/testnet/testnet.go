@@ -29,6 +29,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/integration/delay"
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/proxy/status"
@@ -84,13 +85,20 @@ type Config struct {
 	// addresses of its own.
 	Block int
 
-	// SidecarFlags are given to every sidecar besides what it needs.
-	SidecarFlags []string
+	// SidecarFlags and RelayFlags are given to every sidecar and every relay
+	// besides what it needs.
+	SidecarFlags, RelayFlags []string
 }
 
-// MinRelays returns how many relays circuits with that many own relays need:
-// those, and one to meet at.
-func MinRelays(hops int) int { return hops + 1 }
+// MinRelays returns how many relays circuits with that many own relays need,
+// wherever they end: those, and one to meet at. A circuit with a middle needs two
+// relays besides the two guards, since it may end at any of the four.
+func MinRelays(hops int) int {
+	if hops < 2 {
+		return hops + 1
+	}
+	return max(hops+1, path.Primary+2)
+}
 
 // defaultHops is what `shoal proxy` uses when it is not told.
 const defaultHops = 2
@@ -462,7 +470,7 @@ func (n *Net) startTracker(ctx context.Context, i int, p place) (*Tracker, error
 }
 
 func (n *Net) startRelay(i int, p place) (*Relay, error) {
-	cmd := exec.Command(n.config.Shoal, append([]string{"relay", "--network", n.Network}, p.flags()...)...)
+	cmd := exec.Command(n.config.Shoal, slices.Concat([]string{"relay", "--network", n.Network}, p.flags(), n.config.RelayFlags)...)
 	proc, err := n.startProcess(fmt.Sprintf("relay %d", i+1), cmd, p.state)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
@@ -94,7 +96,7 @@ func keyOf(addr string) onion.ID { return sha256.Sum256([]byte(addr)) }
 func config(t *testing.T) Config {
 	t.Setenv("TESTNET_PROGRAM", "1")
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector's programs take a second to leave
-	return Config{Trackers: 2, Relays: 3, Sidecars: 2, Settle: -1, State: t.TempDir(), Shoal: os.Args[0], Tracker: os.Args[0]}
+	return Config{Trackers: 2, Relays: 4, Sidecars: 2, Settle: -1, State: t.TempDir(), Shoal: os.Args[0], Tracker: os.Args[0]}
 }
 
 // described calls describe with each line that Run prints.
@@ -137,7 +139,7 @@ func TestOneLineDescribesEverythingAndNothingIsLeft(t *testing.T) {
 	if err := json.Unmarshal(lines[0], &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Trackers) != 2 || len(got.Relays) != 3 || len(got.Sidecars) != 2 {
+	if len(got.Trackers) != 2 || len(got.Relays) != 4 || len(got.Sidecars) != 2 {
 		t.Fatalf("described: %s", lines[0])
 	}
 	if link := got.Trackers[0].Link; !strings.HasSuffix(link, "?entry=from-the-network-file&more") || !strings.Contains(link, got.Trackers[0].Addr) {
@@ -147,7 +149,7 @@ func TestOneLineDescribesEverythingAndNothingIsLeft(t *testing.T) {
 		t.Errorf("described: %s", lines[0])
 	}
 	network, err := directory.LoadNetwork(got.Network)
-	if err != nil || !network.Test || len(network.Trackers) != 2 || len(network.Entries) != 3 || network.Entries[0].Addr.String() != got.Relays[0].Addr {
+	if err != nil || !network.Test || len(network.Trackers) != 2 || len(network.Entries) != 4 || network.Entries[0].Addr.String() != got.Relays[0].Addr {
 		t.Errorf("the network file says %+v, %v", network, err)
 	}
 	var pids []int
@@ -190,23 +192,54 @@ func TestAProgramThatEndsEarlyIsAnErrorWithItsLastWords(t *testing.T) {
 }
 
 func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
-	good := Config{Trackers: 1, Relays: 3, Sidecars: 2}
+	good := Config{Trackers: 1, Relays: 4, Sidecars: 2}
 	if err := good.Check(); err != nil {
-		t.Errorf("Check() = %v for default hops over three relays", err)
+		t.Errorf("Check() = %v for default hops over four relays", err)
 	}
 	for name, tt := range map[string]struct {
 		c    Config
 		want error
 	}{
-		"two relays for the default hops": {Config{Trackers: 1, Relays: 2, Sidecars: 1}, ErrTooFewRelays},
-		"three relays for three hops":     {Config{Trackers: 1, Relays: 3, Sidecars: 2, Hops: []int{1, 3}}, ErrTooFewRelays},
-		"no tracker":                      {Config{Relays: 3}, ErrUsage},
-		"too many":                        {Config{Trackers: 1, Relays: 1000}, ErrUsage},
-		"hops below zero":                 {Config{Trackers: 1, Relays: 3, Sidecars: 1, Hops: []int{-1}}, ErrUsage},
-		"a delay below zero":              {Config{Trackers: 1, Relays: 3, LinkDelay: -1}, ErrUsage},
+		"three for the default hops":  {Config{Trackers: 1, Relays: 3, Sidecars: 1}, ErrTooFewRelays},
+		"three relays for three hops": {Config{Trackers: 1, Relays: 3, Sidecars: 2, Hops: []int{1, 3}}, ErrTooFewRelays},
+		"no tracker":                  {Config{Relays: 4}, ErrUsage},
+		"too many":                    {Config{Trackers: 1, Relays: 1000}, ErrUsage},
+		"hops below zero":             {Config{Trackers: 1, Relays: 4, Sidecars: 1, Hops: []int{-1}}, ErrUsage},
+		"a delay below zero":          {Config{Trackers: 1, Relays: 4, LinkDelay: -1}, ErrUsage},
 	} {
 		if err := tt.c.Check(); !errors.Is(err, tt.want) {
 			t.Errorf("%s: Check() = %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+// TestMinRelaysIsTheLeastFromWhichEveryPathCanBeChosen asks who chooses.
+func TestMinRelaysIsTheLeastFromWhichEveryPathCanBeChosen(t *testing.T) {
+	const sidecars, swarms = 20, 4
+	fails := func(hops, relays int) (failed int) {
+		var list []path.Relay
+		for i := range relays {
+			addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 2, byte(i), 1}), 9001)
+			list = append(list, path.Relay{ID: onion.ID{byte(i + 1)}, Addr: addr, Weight: 1 << 20})
+		}
+		for range sidecars {
+			c := path.New(path.Rules{Test: true, SameNet: true}, path.NewRand(), nil, nil)
+			for swarm := range swarms {
+				for _, last := range list {
+					if _, err := c.Choose(time.Now(), list, path.Key{byte(swarm)}, hops, last); err != nil {
+						failed++
+					}
+				}
+			}
+		}
+		return failed
+	}
+	for hops := 1; hops <= path.MaxOwn; hops++ {
+		if n := fails(hops, MinRelays(hops)); n > 0 {
+			t.Errorf("with %d relays %d paths of %d own relays could not be chosen", MinRelays(hops), n, hops)
+		}
+		if fails(hops, MinRelays(hops)-1) == 0 {
+			t.Errorf("%d relays are enough for %d hops, MinRelays is %d", MinRelays(hops)-1, hops, MinRelays(hops))
 		}
 	}
 }

@@ -29,9 +29,9 @@ func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 type Torrent struct {
 	Name string // of the file, and of the torrent
 	Data []byte // the file
-	Hash Hash
+	Hash Hash   // by which clients know it: the SHA-1 of Info, or the beginning of its SHA-256 when it has a v2 part
 	File []byte // the .torrent
-	Info []byte // its bencoded info dictionary, of which Hash is the SHA-1
+	Info []byte // its bencoded info dictionary
 
 	trackers []string
 }
@@ -51,10 +51,23 @@ type metainfo struct {
 	AnnounceList [][]string    `bencode:"announce-list,omitempty"` // BEP 12
 	CreatedBy    string        `bencode:"created by"`
 	Info         bencode.Bytes `bencode:"info"`
+
+	PieceLayers map[string][]byte `bencode:"piece layers,omitempty"` // BEP 52
 }
 
 // Make describes data as a v1 torrent called name (BEP 3). Each tracker is a tier of its own.
 func Make(name string, data []byte, trackers ...string) (Torrent, error) {
+	return describe(v1(name, data), nil, Torrent{Name: name, Data: data, trackers: trackers})
+}
+
+// MakePrivate is Make for a private torrent (BEP 27).
+func MakePrivate(name string, data []byte, trackers ...string) (Torrent, error) {
+	i := v1(name, data)
+	i.Private = true
+	return describe(i, nil, Torrent{Name: name, Data: data, trackers: trackers})
+}
+
+func v1(name string, data []byte) info {
 	pieces := make([]byte, 0, (len(data)/pieceLength+1)*sha1.Size)
 	for rest := data; len(rest) > 0; {
 		n := min(len(rest), pieceLength)
@@ -62,22 +75,31 @@ func Make(name string, data []byte, trackers ...string) (Torrent, error) {
 		pieces = append(pieces, sum[:]...)
 		rest = rest[n:]
 	}
-	infoBytes, err := bencode.Marshal(info{Length: len(data), Name: name, PieceLength: pieceLength, Pieces: pieces})
-	if err != nil {
+	return info{Length: len(data), Name: name, PieceLength: pieceLength, Pieces: pieces}
+}
+
+// describe completes t, whose info dictionary is i.
+func describe(i any, layers map[string][]byte, t Torrent) (Torrent, error) {
+	var err error
+	if t.Info, err = bencode.Marshal(i); err != nil {
 		return Torrent{}, err
 	}
-	m := metainfo{CreatedBy: "shoal test", Info: infoBytes}
-	for i, t := range trackers {
+	m := metainfo{CreatedBy: "shoal test", Info: t.Info, PieceLayers: layers}
+	for i, tracker := range t.trackers {
 		if i == 0 {
-			m.Announce = t
+			m.Announce = tracker
 		}
-		m.AnnounceList = append(m.AnnounceList, []string{t})
+		m.AnnounceList = append(m.AnnounceList, []string{tracker})
 	}
-	file, err := bencode.Marshal(m)
-	if err != nil {
+	if t.File, err = bencode.Marshal(m); err != nil {
 		return Torrent{}, err
 	}
-	return Torrent{Name: name, Data: data, Hash: sha1.Sum(infoBytes), File: file, Info: infoBytes, trackers: trackers}, nil
+	t.Hash = sha1.Sum(t.Info)
+	if layers != nil {
+		sum := sha256.Sum256(t.Info)
+		t.Hash = Hash(sum[:sha1.Size])
+	}
+	return t, nil
 }
 
 // Noise makes a torrent of size bytes of noise, which name alone decides.

@@ -23,7 +23,7 @@ var kinds = []struct {
 	{"OPTIONS * HTTP/1.1\r\n", Web},
 	{"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", TLS},
 	{"\x13BitTorrent protocol" + "\x00\x00", BitTorrent},
-	{"\x13BitTorrent protoXXX", Other},
+	{"\x13BitTorrent protokol", Other},
 	{"\x16\x02\x00", Other},
 	{"GETX", Other},
 	{"get / HTTP/1.1", Other},

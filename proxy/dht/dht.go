@@ -36,7 +36,6 @@ const (
 var (
 	ErrMalformed = errors.New("dht: not a DHT packet")
 	ErrTooMany   = errors.New("dht: more new info-hashes than 20 an hour")
-	ErrPrivate   = errors.New("dht: a private torrent")
 	ErrToken     = errors.New("dht: announce with a wrong token")
 )
 
@@ -45,9 +44,8 @@ type Rule uint8
 
 // The rules.
 const (
-	New     Rule = iota // counts against MaxNew when first asked for
-	Joined              // the client is in this swarm already
-	Private             // never
+	New    Rule = iota // counts against MaxNew when first asked for
+	Joined             // the client is in this swarm already
 )
 
 // Config is a Node's. Only Key is needed.

@@ -247,27 +247,6 @@ func TestTwentyNewSwarmsAnHour(t *testing.T) {
 	}
 }
 
-func TestPrivateTorrentsAreNeverServed(t *testing.T) {
-	rule := New
-	cfg := config()
-	cfg.Rule = func(swarm.Hash) Rule { return rule }
-	n := NewNode(cfg)
-	h := hashOf(1)
-	n.Handle(getPeers(h), client, router, start)
-	n.Handle(getPeers(h), client, router, start)
-	n.Answer(h, peers, start)
-	token := string(n.token(h, client.Addr(), start))
-	rule = Private
-	eff := n.Handle(getPeers(h), client, router, start)
-	if r := answer(t, eff); r["values"] != nil || len(eff.Ask) > 0 || !errors.Is(eff.Refused, ErrPrivate) {
-		t.Errorf("get_peers: %v, %v", r, eff.Refused)
-	}
-	eff = n.Handle(packet("announce_peer", "x", map[string]any{"info_hash": string(h[:]), "port": 1, "token": token}), client, router, start)
-	if len(eff.Announced) > 0 || !errors.Is(eff.Refused, ErrPrivate) {
-		t.Errorf("announce_peer: %v", eff)
-	}
-}
-
 func TestATokenIsForOneTorrentOneAddressAndTenMinutes(t *testing.T) {
 	n, other := NewNode(config()), NewNode(Config{Key: [32]byte{2}})
 	h, at := hashOf(1), start.Truncate(tokenWindow)

@@ -274,10 +274,6 @@ func (n *Node) isMeant(h swarm.Hash) bool {
 // enter returns h's entry, made if the rules allow.
 func (n *Node) enter(h swarm.Hash, now time.Time) (*entry, error) {
 	rule := n.cfg.Rule(h)
-	if rule == Private {
-		delete(n.swarms, h)
-		return nil, ErrPrivate
-	}
 	e := n.swarms[h]
 	if e == nil {
 		if len(n.swarms) >= MaxSwarms {
@@ -314,11 +310,6 @@ func (n *Node) sweep(now time.Time) {
 // announce takes what the client says of itself. It says so to each node that
 // it found, which are all this one: it is passed on once a minute.
 func (c call) announce(h swarm.Hash, a arguments) Effects {
-	if c.n.cfg.Rule(h) == Private {
-		eff := c.fail(codeProtocol, "not shared here")
-		eff.Refused = ErrPrivate
-		return eff
-	}
 	if !c.n.knows(a.Token, h, c.client.Addr(), c.now) {
 		eff := c.fail(codeProtocol, "bad token")
 		eff.Refused = ErrToken

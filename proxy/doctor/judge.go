@@ -26,8 +26,10 @@ func Judge(f Facts) []Finding {
 		j.sandboxed()
 	case !f.Known:
 		j.say(Unknown, "settings", "its settings can't be read", unknownSettings[f.Client])
+		j.start()
 		j.network()
 	default:
+		j.start()
 		j.proxy()
 		j.discovery()
 		j.fetches()
@@ -69,6 +71,14 @@ func (j *judge) leak(what, says string) { j.say(Leak, what, says, remedy(j.Clien
 func (j *judge) sandboxed() {
 	if j.Known && j.Profile.Proxy != "" {
 		j.say(Note, "proxy", "it runs inside shoal run, where nothing answers at the proxy it is set to", "set no proxy; or shoal setup "+string(j.Client)+" --undo")
+	}
+}
+
+// start is what a client does before it has read its settings. Deluge hands
+// them to a libtorrent that runs already, by libtorrent's own defaults.
+func (j *judge) start() {
+	if j.Client == setup.Deluge {
+		j.leak("start", "each time it starts, and before it reads its settings, it looks up dht.libtorrent.org in the system's DNS, joins local service discovery and asks the router for a port (UPnP, NAT-PMP)")
 	}
 }
 

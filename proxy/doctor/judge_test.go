@@ -58,7 +58,11 @@ func TestEachLeakIsNamed(t *testing.T) {
 		want   string
 	}{
 		{"set up", qb, func(f *Facts) {}, ""},
-		{"set up", deluge, func(f *Facts) {}, ""},
+		{"set up", deluge, func(f *Facts) {}, "leak:start"},
+		{"inside shoal run", deluge, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{DHT: true} }, ""},
+		{"not running, settings that can't be read", deluge, func(f *Facts) {
+			f.Known, f.Running, f.Profile = false, false, setup.Profile{}
+		}, "leak:start unknown:settings"},
 		{"set up, with IPv6 here", qb, func(f *Facts) { f.IPv6 = true }, ""},
 		{"the sidecar's host by name", qb, func(f *Facts) { f.Profile.ProxyAddr = "localhost:1080" }, ""},
 		{"no proxy", qb, func(f *Facts) { f.Profile = setup.Profile{} }, "leak:peers"},
@@ -69,9 +73,9 @@ func TestEachLeakIsNamed(t *testing.T) {
 		}, "leak:direct leak:dns leak:geoip leak:ipv6 leak:listen leak:lsd leak:nat-pmp leak:peers leak:upnp note:control note:https"},
 		{"another proxy", qb, func(f *Facts) { f.Profile.ProxyAddr = "127.0.0.1:9050" }, "leak:proxy"},
 		{"a proxy by a name", qb, func(f *Facts) { f.Profile.ProxyAddr = "proxy.example:1080" }, "leak:proxy"},
-		{"a proxy for HTTP", deluge, func(f *Facts) { f.Profile.Proxy = "http" }, "leak:lsd leak:nat-pmp leak:proxy leak:upnp"},
+		{"a proxy for HTTP", deluge, func(f *Facts) { f.Profile.Proxy = "http" }, "leak:lsd leak:nat-pmp leak:proxy leak:start leak:upnp"},
 		{"peers past the proxy", qb, func(f *Facts) { f.Profile.PeersProxied = false }, "leak:lsd leak:nat-pmp leak:peers leak:upnp"},
-		{"trackers past the proxy", deluge, func(f *Facts) { f.Profile.TrackersProxied = false }, "leak:trackers"},
+		{"trackers past the proxy", deluge, func(f *Facts) { f.Profile.TrackersProxied = false }, "leak:start leak:trackers"},
 		{"names past the proxy", qb, func(f *Facts) { f.Profile.NamesProxied = false }, "leak:names"},
 		{"the DHT from names", qb, func(f *Facts) { f.Profile.DHT, f.Profile.DHTNames = true, true }, "leak:dns"},
 		{"the DHT from addresses", qb, func(f *Facts) { f.Profile.DHT = true }, ""},
@@ -84,7 +88,7 @@ func TestEachLeakIsNamed(t *testing.T) {
 			f.Profile.OtherProxied, f.Profile.RSSProxied, f.Profile.GeoIP, f.Profile.RSS = false, false, false, false
 		}, ""},
 		{"names of peers", qb, func(f *Facts) { f.Profile.ReverseDNS = true }, "leak:reverse-dns"},
-		{"news of releases", deluge, func(f *Facts) { f.Profile.Fetches = []string{"new_release_check", "send_info"} }, "leak:fetch leak:fetch"},
+		{"news of releases", deluge, func(f *Facts) { f.Profile.Fetches = []string{"new_release_check", "send_info"} }, "leak:fetch leak:fetch leak:start"},
 		{"a listener on all interfaces", qb, func(f *Facts) { f.Sockets = append(f.Sockets, tcp("0.0.0.0:6881", "")) }, "leak:listen"},
 		{"a listener over IPv6", qb, func(f *Facts) { f.Sockets = append(f.Sockets, tcp("[::]:6881", "")) }, "leak:listen"},
 		{"a listener on loopback", qb, func(f *Facts) { f.Sockets = append(f.Sockets, tcp("127.0.0.1:6881", "")) }, ""},

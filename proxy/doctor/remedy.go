@@ -36,6 +36,7 @@ var remedies = map[setup.Client]map[string]string{
 		"direct":   "Preferences › Proxy: Proxy Peers and Proxy Trackers",
 		"ipv6":     "Preferences › Proxy: Proxy Peers",
 		"https":    "use shoal run; Deluge has no setting for it",
+		"start":    "start it with shoal run, as in: shoal run --network FILE -- deluged --do-not-daemonize",
 	},
 	setup.Transmission: {
 		"lsd":     "Preferences › Network: local peer discovery off (lpd-enabled); or shoal run",

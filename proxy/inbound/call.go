@@ -45,7 +45,8 @@ func (d *Desk) Dial(ctx context.Context, c swarm.Client, s swarm.Swarm, peer swa
 	d.mu.Lock()
 	p := d.pair(call.key)
 	v, old := p.visit, p.call
-	if v != nil && v.state == live && time.Since(v.since) < d.config.Tie {
+	carried := v != nil && v.state == live
+	if carried && time.Since(v.since) < d.config.Tie {
 		d.mu.Unlock()
 		return nil, errBusy // the two have crossed
 	}
@@ -60,7 +61,7 @@ func (d *Desk) Dial(ctx context.Context, c swarm.Client, s swarm.Swarm, peer swa
 	if call.join != nil {
 		return call, nil
 	}
-	if v != nil && v.state == live {
+	if carried {
 		v.cancel()
 	}
 	stream, err := call.dial(ctx)

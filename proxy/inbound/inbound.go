@@ -3,9 +3,10 @@
 // client and one peer of a swarm there is one stream, whoever dialled first.
 //
 // An arrived stream is given to the client by the first of these that works:
-// a connection that the client itself is opening to that peer, and the Roads
-// into the client, in their order. A road works when the client has answered
-// the peer's handshake.
+// a connection that the client itself is opening to that peer, the Roads into
+// the client, in their order, a connection that the client opens when the Bell
+// tells it of that peer, and the Last road. A road works when the client has
+// answered the peer's handshake.
 //
 // When both sides dial at once, the stream that the smaller key opened lives:
 //
@@ -47,8 +48,18 @@ type Config struct {
 	// StandIn returns the address of a peer that was met.
 	StandIn func(c swarm.Client, h swarm.Hash, peer swarm.Key) (netip.AddrPort, error)
 
+	// StandIns returns the addresses of peers that were learned of.
+	StandIns func(c swarm.Client, h swarm.Hash, peers []swarm.Key) []netip.AddrPort
+
 	Roads []Road              // tried in this order
 	Count func(status.Reason) // told of every stream that is refused; may be nil
+
+	// Bell is a way into a client that leads from an address of the sidecar's
+	// own. Over it a client that no road of Roads leads into is told of the peer,
+	// and dials him. When it does not, Last is tried. Both may be nil.
+	// Over the Bell a client is also told of peers that its announce came too
+	// early for.
+	Bell, Last Road
 
 	Hello time.Duration // for a far side's or a client's handshake; 10 s if 0
 	Wait  time.Duration // for a client to take an arrived stream; 20 s if 0
@@ -103,13 +114,14 @@ func New(c Config) *Desk {
 	return &Desk{config: c, pairs: make(map[pairKey]*pair), tastes: make(map[swarm.Client]*scrub.Taste)}
 }
 
-// Run takes the streams that come to c's membership s until ctx ends or s is
-// left. All of them have ended when it returns.
+// Run takes the streams that come to c's membership s, and tells c of the peers
+// that were learned of late, until ctx ends or s is left. All of them have ended when it returns.
 func (d *Desk) Run(ctx context.Context, c swarm.Client, s swarm.Swarm) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
+	wg.Go(func() { d.tellLater(ctx, c, s) })
 	for {
 		peer, stream, err := s.Accept(ctx)
 		if err != nil {

@@ -100,6 +100,10 @@ func (l *line) move(s swarm.Conn) bool {
 			other.Close()
 		}
 	}
+	if l.wait == 0 {
+		l.lose(s)
+		return l.moved(s)
+	}
 	t := time.NewTimer(l.wait)
 	defer t.Stop()
 	for {
@@ -112,11 +116,16 @@ func (l *line) move(s swarm.Conn) bool {
 		select {
 		case <-changed:
 		case <-t.C:
-			l.mu.Lock()
-			l.lost = l.cur == s
-			l.mu.Unlock()
+			l.lose(s)
 		}
 	}
+}
+
+// lose gives the line up, unless another stream has taken the place of s.
+func (l *line) lose(s swarm.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost = l.lost || l.cur == s
 }
 
 func (l *line) moved(s swarm.Conn) bool {
@@ -201,7 +210,11 @@ func (l *line) room(n int) error {
 		}
 		var late <-chan time.Time
 		if !until.IsZero() {
-			t := time.NewTimer(time.Until(until))
+			wait := time.Until(until)
+			if wait <= 0 {
+				return os.ErrDeadlineExceeded
+			}
+			t := time.NewTimer(wait)
 			defer t.Stop()
 			late = t.C
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -286,20 +287,41 @@ func (v *visit) roads(ctx context.Context) *scrub.Leg {
 	}()
 	for pause := time.Second; ; pause *= 2 {
 		for _, road := range d.config.Roads {
-			v.yield(ctx)
-			if ctx.Err() != nil {
-				return nil
-			}
-			dial := func(ctx context.Context) (net.Conn, error) {
-				return road(ctx, v.key.client, v.key.hash, standIn)
-			}
-			leg, err := scrub.Dial(ctx, dial, v.far, scrubbing(v.swm, v.key.peer), d.taste(v.key.client))
-			if err == nil {
+			if leg := v.try(ctx, road, standIn); leg != nil {
 				return leg
 			}
 		}
+		if pause == time.Second { // once
+			v.ring(ctx, standIn)
+		}
+		if d.config.Last != nil {
+			if leg := v.try(ctx, d.config.Last, standIn); leg != nil {
+				return leg
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
 		sleep(ctx, pause)
 	}
+}
+
+// try tries one road. It returns nil when that leads nowhere.
+func (v *visit) try(ctx context.Context, road Road, standIn netip.AddrPort) *scrub.Leg {
+	v.yield(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	leg, err := scrub.Dial(ctx, v.by(road, standIn), v.far, scrubbing(v.swm, v.key.peer), v.desk.taste(v.key.client))
+	if err != nil {
+		return nil
+	}
+	return leg
+}
+
+// by returns what dials the client by a road.
+func (v *visit) by(road Road, standIn netip.AddrPort) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) { return road(ctx, v.key.client, v.key.hash, standIn) }
 }
 
 // sleep returns after d, or when ctx ends.

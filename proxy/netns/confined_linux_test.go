@@ -105,6 +105,27 @@ func TestIPv6FailsAtOnce(t *testing.T) {
 	}
 }
 
+func init() {
+	// announce ADDR: sends a datagram there, prints why it can't.
+	roles["announce"] = func(args []string) error {
+		conn, err := net.Dial("udp4", args[0])
+		if err == nil {
+			defer conn.Close()
+			_, err = conn.Write([]byte("M-SEARCH * HTTP/1.1\r\n"))
+		}
+		fmt.Println(err)
+		return nil
+	}
+}
+
+func TestMulticastFailsAtOnce(t *testing.T) {
+	for _, group := range []string{"239.255.255.250:1900", "239.192.152.143:6771", "224.0.0.251:5353"} {
+		if out := mustRun(t, as(t, traffic{}, "announce", group)); !strings.Contains(out, "unreachable") && !strings.Contains(out, "no route") {
+			t.Errorf("%s: the command hears %q", group, out)
+		}
+	}
+}
+
 func TestTheCommandCannotUndoItsNamespace(t *testing.T) {
 	if out := mustRun(t, as(t, traffic{}, "escape", strconv.Itoa(os.Getpid()))); out != "" {
 		t.Errorf("the command did this:\n%s", out)
@@ -199,12 +220,26 @@ func init() {
 		}
 		sockets := []string{
 			"/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve", "/run/avahi-daemon/socket",
-			"/run/dbus/system_bus_socket", "/run/mdnsd",
+			"/run/dbus/system_bus_socket", "/run/mdnsd", "/run/systemd/private", "/run/docker.sock", "/run/podman/podman.sock",
 		}
-		for _, s := range append(sockets, "/run/user/7/bus", "/run/systemd/journal/socket") {
+		users := []string{
+			"/run/user/7/bus", "/run/user/7/gnupg/S.dirmngr", "/run/user/7/gvfsd/socket-a", "/run/user/7/systemd/private", "/run/user/7/wayland-0",
+		}
+		for _, s := range append(append(sockets, users...), "/run/systemd/journal/socket") {
 			if err := daemon(s); err != nil {
 				return err
 			}
+		}
+		left, err := net.ListenUnix("unix", &net.UnixAddr{Name: "/run/user/7/left", Net: "unix"})
+		if err != nil {
+			return err
+		}
+		left.SetUnlinkOnClose(false)
+		if err := errors.Join(
+			left.Close(), os.Mkdir("/run/user/7/gvfs", 0o755), unix.Mount("tmpfs", "/run/user/7/gvfs", "tmpfs", 0, ""),
+			os.WriteFile("/run/user/7/gvfs/dav:host=example", nil, 0o644),
+		); err != nil {
+			return err
 		}
 		if err := errors.Join(os.WriteFile("/run/a file", []byte("text"), 0o644), os.Symlink("a file", "/run/a link")); err != nil {
 			return err
@@ -229,7 +264,10 @@ func init() {
 		}()
 		script := `getent hosts tracker.example; getent ahosts tracker.example | head -1; getent hosts other.example
 			for s in ` + strings.Join(sockets, " ") + `; do [ -e $s ] && echo $s is there; done
-			cat '/run/a link'; echo; ls /run/user/7/bus /run/systemd/journal/socket; ls /run/late 2>/dev/null
+			for s in ` + strings.Join(users, " ") + `; do if [ -S $s ]; then echo $s is there; else ls $s; fi; done
+			ls /run/user/7/gvfs
+			rm /run/user/7/left || echo what was left behind stays
+			cat '/run/a link'; echo; ls /run/systemd/journal/socket; ls /run/late 2>/dev/null
 			grep -c hosts: /etc/nsswitch.conf; grep nameserver /etc/resolv.conf; id -un; ls -A /run`
 		cfg := Config{Command: []string{"sh", "-c", script}, Env: without(os.Environ(), roleEnv),
 			Handler: traffic{name: nameOf}, noTUN: os.Getenv(envNoTUN) != ""}
@@ -249,9 +287,13 @@ func TestResolversOfTheHostAreOutOfReach(t *testing.T) {
 	got := outer(t, "resolvers", 0)
 	want := `198.18.9.9      tracker.example
 198.18.9.9      STREAM tracker.example
+/run/user/7/bus
+/run/user/7/gnupg/S.dirmngr
+/run/user/7/gvfsd/socket-a
+/run/user/7/systemd/private
+/run/user/7/wayland-0 is there
 text
 /run/systemd/journal/socket
-/run/user/7/bus
 1
 nameserver 10.64.0.1
 root
@@ -281,6 +323,17 @@ func TestAForbiddingSystemIsExplained(t *testing.T) {
 	got := outer(t, "forbidden", unix.CLONE_NEWUSER)
 	if !strings.HasPrefix(got, "125 true ") || !strings.Contains(got, "sudo sysctl user.max_user_namespaces=") || strings.Contains(got, "\n") {
 		t.Errorf("Run says %q", got)
+	}
+}
+
+// TestAClosedFolderIsNoForbiddingSystem: where temporary files are.
+func TestAClosedFolderIsNoForbiddingSystem(t *testing.T) {
+	const dir = "/sys" // closed to root, too
+	cfg := shell(t, traffic{}, "true")
+	cfg.Env = append(cfg.Env, "TMPDIR="+dir)
+	code, err := Run(t.Context(), cfg)
+	if err == nil || code != ExitNotStarted || !strings.Contains(err.Error(), dir) || errors.Is(err, ErrNotAllowed) {
+		t.Errorf("Run = %d, %v, want an error that names %s", code, err, dir)
 	}
 }
 
@@ -320,10 +373,7 @@ const wantVeth = "SHOAL_TEST_VETH"
 // The whole of this package's tests once more over the veth pair: as root, as
 // somebody who may not open the TUN.
 func TestAllOfItOverTheVethPair(t *testing.T) {
-	if os.Getenv(wantVeth) != "" || testing.Short() {
-		t.Skip("this is it")
-	}
-	cmd := exec.Command(openTo(t), "-test.v", "-test.timeout=2m")
+	cmd := exec.Command(openTo(t), "-test.v", "-test.timeout=2m", "-test.skip=^TestAllOfItOverTheVethPair$|^TestRootStaysRootOverFiles$")
 	cmd.Env = append(os.Environ(), wantVeth+"=1")
 	tun, err := os.Stat("/dev/net/tun")
 	closed := err != nil || tun.Mode().Perm()&0o006 == 0

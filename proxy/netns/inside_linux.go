@@ -213,7 +213,13 @@ func wayOut(name string) error {
 		return err
 	}
 	_, all, _ := net.ParseCIDR("0.0.0.0/0")
-	return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK})
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: all, Scope: netlink.SCOPE_LINK}); err != nil {
+		return err
+	}
+	// There is no neighbour to be found. A client that looks for one hears so at
+	// once: Transmission stands still for as long as a router does not answer.
+	_, multicast, _ := net.ParseCIDR("224.0.0.0/4")
+	return netlink.RouteAdd(&netlink.Route{Dst: multicast, Type: unix.RTN_UNREACHABLE})
 }
 
 // quiet keeps IPv6 off the interface: nobody would answer, and a client that

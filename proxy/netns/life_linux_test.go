@@ -54,6 +54,7 @@ func TestCommandsThatCannotRun(t *testing.T) {
 	}{
 		{"no-such-command-anywhere", ExitNotFound, true},
 		{filepath.Join(dir, "none"), ExitNotFound, true},
+		{filepath.Dir(text), ExitNotRunable, true},
 		{text, ExitNotRunable, true},
 		{garbage, ExitNotRunable, false}, // found out inside, and said there
 	} {

@@ -9,9 +9,11 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -33,6 +35,13 @@ func TestMain(m *testing.M) {
 	}
 	// A process built with the race detector sleeps a second when it exits.
 	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	// Under nohup SIGHUP is ignored, and whoever is started here would inherit that.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	go func() {
+		<-hup
+		os.Exit(1)
+	}()
 	os.Exit(m.Run())
 }
 

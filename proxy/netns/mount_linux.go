@@ -12,17 +12,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hidden is what below /run (or /var/run) resolves names for whoever connects:
+// hidden is what below /run (or /var/run) resolves names for whoever connects,
 // the name service cache, systemd-resolved, mDNS, and the system bus, behind
-// which are resolved, avahi and NetworkManager.
+// which are resolved, avahi and NetworkManager; and what starts programs, which
+// would be outside: systemd, snapd, and the daemons of containers.
 var hidden = []string{
 	"nscd",
 	"nslcd",
 	"systemd/resolve",
 	"systemd/resolve.hook",
+	"systemd/private",
 	"avahi-daemon",
 	"mdnsd",
 	"dbus",
+	"snapd.socket",
+	"docker.sock",
+	"containerd",
+	"podman",
 }
 
 // privateMounts gives the calling process's mount namespace its own idea of
@@ -41,11 +47,86 @@ func privateMounts() error {
 			return fmt.Errorf("hide the resolvers in %s: %w", run, err)
 		}
 	}
+	if err := coverUsers(); err != nil {
+		return err
+	}
 	resolv := fmt.Sprintf("nameserver %v\noptions timeout:2 attempts:2\n", ResolverAddr)
 	if err := replaceFile("/etc/resolv.conf", func([]byte) []byte { return []byte(resolv) }); err != nil {
 		return err
 	}
 	return replaceFile("/etc/nsswitch.conf", nsswitch)
+}
+
+// The users' folders for sockets, and what in one of them stays: the screen.
+const (
+	userFolders = "/run/user/*"
+	screen      = "wayland-"
+
+	userDepth = 4 // of a folder in there
+)
+
+// coverUsers puts an empty file over each socket of the users' folders at which
+// somebody listens, and an empty folder over what gvfs shows of other computers.
+// Whoever listens there before the command starts is outside, and many fetch or
+// start programs for others: the session bus, systemd, gvfs, dirmngr, podman.
+// What else is in those folders stays as it is, also the way out of them for
+// sockets of the command's own.
+func coverUsers() error {
+	folders, err := filepath.Glob(userFolders)
+	if err != nil {
+		return err
+	}
+	for _, folder := range folders {
+		err := unix.Mount("tmpfs", filepath.Join(folder, "gvfs"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_RDONLY, "mode=0755,size=4k")
+		if err := coverError(err); err != nil {
+			return err
+		}
+		if err := coverSockets(folder, userDepth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// coverSockets covers those in folder, and depth folders down.
+func coverSockets(folder string, depth int) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil { // another user's
+		return nil
+	}
+	for _, e := range entries {
+		path := filepath.Join(folder, e.Name())
+		switch {
+		case e.IsDir() && depth > 0:
+			err = coverSockets(path, depth-1)
+		case e.Type()&fs.ModeSocket != 0 && !strings.HasPrefix(e.Name(), screen) && listens(path):
+			err = coverError(unix.Mount("/dev/null", path, "", unix.MS_BIND, ""))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// coverError is nil for what has just gone, or is out of the command's reach too.
+func coverError(err error) error {
+	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	return fmt.Errorf("cover a user's socket: %w", err)
+}
+
+// listens says if somebody listens at a socket. One left behind by a program
+// that is gone may be the command's own, which makes it anew. A datagram socket
+// asks: whoever listens for connections does not hear of it.
+func listens(path string) bool {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	return !errors.Is(unix.Connect(fd, &unix.SockaddrUnix{Name: path}), unix.ECONNREFUSED)
 }
 
 // nsswitch returns old with names of hosts looked up in files and DNS alone:
@@ -170,8 +251,8 @@ func replaceFile(file string, edit func(old []byte) []byte) error {
 		return err
 	}
 	tmp, err := os.CreateTemp("", "shoal-run-*")
-	if err != nil {
-		return err
+	if err != nil { // not wrapped: a closed folder is no refusal of namespaces
+		return fmt.Errorf("own %s: %v", file, err)
 	}
 	// The mount keeps the file; its name can go.
 	defer os.Remove(tmp.Name())

@@ -53,6 +53,7 @@ func (r *runner) publish(ctx context.Context, ln net.Listener, port uint16) {
 			defer outer.Close()
 			inner, err := r.dial(ctx, port)
 			if err != nil {
+				outer.(*net.TCPConn).SetLinger(0) // a reset: an end would look like an empty answer
 				return
 			}
 			defer inner.Close()

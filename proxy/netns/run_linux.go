@@ -82,7 +82,7 @@ func findCommand(name string) (path string, code int, err error) {
 	switch {
 	case err == nil || errors.Is(err, exec.ErrDot):
 		return path, 0, nil
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
 		return "", ExitNotRunable, fmt.Errorf("netns: %w", err)
 	}
 	return "", ExitNotFound, fmt.Errorf("netns: %w", err)

@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,11 @@ const (
 	killEvery = 10 * time.Millisecond
 
 	dialTimeout = 10 * time.Second // of a published port
+
+	// openWait is how long a published port that the command has not opened yet
+	// is waited for: whoever connects has been accepted outside already.
+	openWait  = 3 * time.Second
+	openRetry = 20 * time.Millisecond
 )
 
 // supervisor starts the command and ends when no process of its is left.
@@ -215,7 +221,7 @@ func (s *supervisor) mainEnded(status syscall.WaitStatus) {
 // dial connects to a port of the command and passes the connection to Run.
 func (s *supervisor) dial(id uint64, port uint16) {
 	answer := message{Kind: kindDialed, ID: id}
-	conn, err := net.DialTimeout("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))), dialTimeout)
+	conn, err := dialOpen(net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
 	if err != nil {
 		answer.Text = err.Error()
 		_ = s.ctl.send(answer)
@@ -230,6 +236,16 @@ func (s *supervisor) dial(id uint64, port uint16) {
 	}
 	defer f.Close()
 	_ = s.ctl.send(answer, int(f.Fd()))
+}
+
+// dialOpen connects to a port once it is open.
+func dialOpen(port string) (net.Conn, error) {
+	for until := time.Now().Add(openWait); ; time.Sleep(openRetry) {
+		conn, err := net.DialTimeout("tcp4", port, dialTimeout)
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(until) {
+			return conn, err
+		}
+	}
 }
 
 // reap waits for children until there are none.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -336,7 +337,7 @@ func TestPublishedPortsReachTheCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn.SetDeadline(time.Now().Add(patience))
-	if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a port where the command doesn't listen: read %d, %v", n, err)
 	}
 	l.stop()
@@ -348,9 +349,43 @@ func TestPublishedPortsReachTheCommand(t *testing.T) {
 	}
 }
 
+func TestAPublishedPortIsWaitedForUntilTheCommandOpensIt(t *testing.T) {
+	port, begun := freePort(t), filepath.Join(t.TempDir(), "begun")
+	cfg := as(t, traffic{}, "serve", strconv.Itoa(port), begun)
+	cfg.Publish = []Publish{{Host: netip.MustParseAddrPort("127.0.0.1:0"), Port: uint16(port)}}
+	l := begin(t, cfg)
+	conn, err := net.Dial("tcp", l.net.Published()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	first := make([]byte, len("hello"))
+	if n, err := conn.Read(first); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("before the command listens: read %d, %v", n, err)
+	}
+	if err := os.WriteFile(begun, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	l.line()
+	conn.SetDeadline(time.Now().Add(patience))
+	if _, err := io.ReadFull(conn, first); err != nil || string(first) != "hello" {
+		t.Errorf("the command said %q, %v", first, err)
+	}
+	l.stop()
+	l.wait()
+}
+
 func init() {
-	// serve PORT: listens at 127.0.0.1 and echoes after a greeting.
+	// serve PORT [FILE]: listens at 127.0.0.1, once the file is there, and echoes
+	// after a greeting.
 	roles["serve"] = func(args []string) error {
+		for len(args) > 1 {
+			if _, err := os.Stat(args[1]); err == nil {
+				break
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
 		ln, err := net.Listen("tcp4", "127.0.0.1:"+args[0])
 		if err != nil {
 			return err

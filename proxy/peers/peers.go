@@ -267,6 +267,33 @@ func (t *Table) Lookup(a netip.Addr) (Peer, bool) {
 	return *e.peer, true
 }
 
+// Given says if a is a stand-in of c's whose peer was not seen in this run.
+func (t *Table) Given(c swarm.Client, a netip.Addr) bool {
+	s, ok := slotOf(a)
+	if !ok {
+		return false
+	}
+	_, _, want := t.ids(Peer{Client: c})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[s]
+	return e != nil && !e.rests && e.peer == nil && e.client == want
+}
+
+// Was says if a was given to c for a peer of h, in this run or an earlier one,
+// and is still its.
+func (t *Table) Was(c swarm.Client, h swarm.Hash, a netip.Addr) bool {
+	s, ok := slotOf(a)
+	if !ok {
+		return false
+	}
+	_, want, _ := t.ids(Peer{Client: c, Hash: h})
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[s]
+	return e != nil && !e.rests && e.group == want
+}
+
 // use marks e as used by its peer, and takes it out of quarantine.
 func (t *Table) use(e *entry, p Peer, now time.Time) error {
 	if e.rests {

@@ -120,6 +120,31 @@ func TestStandInStaysAPeersOwn(t *testing.T) {
 	}
 }
 
+// TestStandInOfAnEarlierRun says nothing but to whom it was given, and to who
+// names the swarm that it was of.
+func TestStandInOfAnEarlierRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "stand-ins")
+	table := open(t, file)
+	a := table.Assign("alice", torrA, keys(0, 1))[0]
+	if table.Given("alice", a) || !table.Was("alice", torrA, a) {
+		t.Error("a stand-in of this run is taken for one of an earlier one")
+	}
+	if err := table.Save(); err != nil {
+		t.Fatal(err)
+	}
+	table = open(t, file)
+	never := at(slots - 1)
+	if _, ok := table.Lookup(a); ok || !table.Given("alice", a) || table.Given("bob", a) || table.Given("alice", never) || table.Given("alice", Beacon(0)) {
+		t.Error("it is not known to whom it was given")
+	}
+	if !table.Was("alice", torrA, a) || table.Was("alice", torrB, a) || table.Was("bob", torrA, a) || table.Was("alice", torrA, never) || table.Was("alice", torrA, Beacon(0)) {
+		t.Error("it is not known of which swarm it was")
+	}
+	if again := table.Assign("alice", torrA, keys(0, 1))[0]; again != a || table.Given("alice", a) {
+		t.Error("the peer is another, or not seen")
+	}
+}
+
 func TestGoodPeersComeFirst(t *testing.T) {
 	table := empty(t)
 	table.Assign("c", torrA, keys(0, 20))

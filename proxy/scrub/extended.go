@@ -31,7 +31,10 @@ type extended struct {
 
 // with returns what e becomes with the handshake in b, and false if b is none.
 func (e extended) with(b []byte) (_ extended, ok bool) {
-	e.size, e.reqq = 0, usualReqq
+	e.size = 0
+	if e.reqq == 0 { // the first: a later one that says nothing takes nothing back
+		e.reqq = usualReqq
+	}
 	_, err := eachField(b, func(key string, value []byte) {
 		if key == "m" {
 			eachField(value, e.number)

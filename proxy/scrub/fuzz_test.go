@@ -3,6 +3,7 @@ package scrub
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"testing"
 )
 
@@ -22,6 +23,7 @@ func fuzz(f *testing.F, choose func(out, in *Scrubber) (s, other *Scrubber)) {
 	f.Add(true, uint16(100), busyStream()[helloSize:])
 	f.Add(true, uint16(3), bytes.Repeat(extendedMessage(0, "de"), 100))
 	f.Add(true, uint16(1), []byte("\x01\x00\x00\x01"))
+	f.Add(true, uint16(2), slices.Concat(message(2, ""), message(5, "\x81"), message(5, "\xc1\x01")))
 	f.Fuzz(func(t *testing.T, greeted bool, size uint16, wire []byte) {
 		if greeted {
 			wire = append(hello(testHash, allReserved, ID{}), wire...)
@@ -52,7 +54,7 @@ func fuzz(f *testing.F, choose func(out, in *Scrubber) (s, other *Scrubber)) {
 		if err != errSingle || err == nil && !bytes.Equal(got, single) {
 			t.Fatalf("in parts: %q, %v\nbyte by byte: %q, %v", got, err, single, errSingle)
 		}
-		if most := len(wire) + maxHandshakes*100; len(single) > most {
+		if most := len(wire) + maxHandshakes*100 + 8*9*min(len(wire), maxBitfield); len(single) > most {
 			t.Errorf("%d bytes became %d", len(wire), len(single))
 		}
 		checkSeen(t, single)
@@ -76,6 +78,7 @@ func checkSeen(t *testing.T, b []byte) {
 	if id := ID(b[idAt:helloSize]); id != testConfig.Self && id != testConfig.Peer {
 		t.Errorf("a peer id of %q", id[:])
 	}
+	begun := false
 	for b = b[helloSize:]; len(b) > 0; {
 		// A head comes out when it is decided, its body as it comes.
 		if len(b) < 4 {
@@ -105,7 +108,12 @@ func checkSeen(t *testing.T, b []byte) {
 			if size := extent(b[6:4+n], 0); size == 0 || b[5] == 0 && size != int(n)-2 {
 				t.Errorf("an extended message that is no dictionary: %q", b[:4+n])
 			}
+		case msgBitfield:
+			if begun {
+				t.Errorf("a late bitfield %q", b[:min(len(b), 4+int(n))])
+			}
 		}
+		begun = begun || b[4] != msgExtended
 		b = b[min(len(b), 4+int(n)):]
 	}
 }

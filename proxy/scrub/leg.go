@@ -90,6 +90,29 @@ func Far(ctx context.Context, conn net.Conn, hash swarm.Hash) (*Leg, error) {
 	})
 }
 
+// Which reads what a client says first on a conn, when it is not known what it
+// ought to be: a handshake in the clear. It returns for which swarm that is, and
+// the conn, with the handshake still to be read. Errors and conn as with Accept.
+func Which(ctx context.Context, conn net.Conn) (*Leg, swarm.Hash, error) {
+	var hash swarm.Hash
+	l, err := within(ctx, conn, func() (*Leg, error) {
+		b := make([]byte, helloSize)
+		for have := 0; have < len(b); {
+			n, err := conn.Read(b[have:])
+			have += n
+			if !bytes.HasPrefix([]byte(protocol), b[:min(have, len(protocol))]) {
+				return nil, ErrNotBitTorrent
+			}
+			if err != nil && have < len(b) {
+				return nil, plain(err)
+			}
+		}
+		copy(hash[:], b[hashAt:])
+		return &Leg{Conn: conn, r: conn, w: conn, hello: b}, nil
+	})
+	return l, hash, err
+}
+
 // readHello reads the handshake into l.hello. What was read before an error
 // stays there.
 func (l *Leg) readHello(hash *swarm.Hash) error {
@@ -130,14 +153,33 @@ func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), far
 	}
 	hello := bytes.Clone(far.hello)
 	rewriteHello(hello, c.Peer)
+	return dialEither(ctx, dial, hello, c.Hash, taste)
+}
 
+// Greet is Dial for a connection of the sidecar's own, that no stream is
+// behind: to the client it is c.Peer, who speaks extended messages.
+func Greet(ctx context.Context, dial func(context.Context) (net.Conn, error), c Config, taste *Taste) (*Leg, error) {
+	hello := make([]byte, helloSize)
+	copy(hello, protocol)
+	hello[reservedAt+5] = reserved[5]
+	copy(hello[hashAt:], c.Hash[:])
+	copy(hello[idAt:], c.Peer[:])
+	l, err := dialEither(ctx, dial, hello, c.Hash, taste)
+	if err == nil {
+		l.hello = nil
+	}
+	return l, err
+}
+
+// dialEither says hello plainly and in MSE, what taste remembers first.
+func dialEither(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash swarm.Hash, taste *Taste) (*Leg, error) {
 	inMSE := taste.mse.Load()
-	l, err := dialOne(ctx, dial, hello, c.Hash, inMSE)
+	l, err := dialOne(ctx, dial, hello, hash, inMSE)
 	if err == nil || ctx.Err() != nil || errors.Is(err, errDial) || errors.Is(err, ErrWrongSwarm) {
 		return l, err
 	}
 	slow := errors.Is(err, ErrSilent) // which says nothing of its taste
-	l, err = dialOne(ctx, dial, hello, c.Hash, !inMSE)
+	l, err = dialOne(ctx, dial, hello, hash, !inMSE)
 	if err == nil && !slow {
 		taste.mse.Store(!inMSE)
 	}

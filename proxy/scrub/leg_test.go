@@ -34,6 +34,54 @@ func TestAcceptTakesAPlainHandshakeAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestWhichReadsTheSwarmAndLosesNothing(t *testing.T) {
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	go func() {
+		for _, b := range append(plainHello(), "and more"...) {
+			theirs.Write([]byte{b})
+		}
+	}()
+	l, hash, err := Which(t.Context(), ours)
+	if err != nil || hash != testHash {
+		t.Fatalf("Which = %v, %v", hash == testHash, err)
+	}
+	got := make([]byte, helloSize+8)
+	if _, err := io.ReadFull(l, got); err != nil || string(got) != string(plainHello())+"and more" {
+		t.Errorf("read %q, %v", got, err)
+	}
+}
+
+func TestWhichRefusesWhatIsNoHandshake(t *testing.T) {
+	for name, c := range map[string]struct {
+		say  []byte
+		want error
+	}{
+		"another protocol": {[]byte("\x13BitTorrent protocoL"), ErrNotBitTorrent},
+		"half of one":      {plainHello()[:40], io.EOF},
+		"nothing":          {nil, io.EOF},
+	} {
+		ours, theirs := net.Pipe()
+		go func() {
+			theirs.Write(c.say)
+			theirs.Close()
+		}()
+		if l, _, err := Which(t.Context(), ours); l != nil || !errors.Is(err, c.want) {
+			t.Errorf("%s: Which = %v, %v, want %v", name, l, err, c.want)
+		}
+		ours.Close()
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if l, _, err := Which(ctx, ours); l != nil || err != ErrSilent {
+			t.Errorf("silence: Which = %v, %v", l, err)
+		}
+	})
+}
+
 func TestAcceptAnswersMSEInAllModes(t *testing.T) {
 	for _, row := range []struct {
 		name     string
@@ -242,6 +290,25 @@ func TestDialFindsTheWayInAndRemembersIt(t *testing.T) {
 		}
 		l.Close()
 		far.Close()
+		c.done.Wait()
+	}
+}
+
+func TestGreetSpeaksForItself(t *testing.T) {
+	for name, c := range map[string]*client{"plain": {plain: true, hash: testHash}, "MSE": {mse: true, hash: testHash}} {
+		l, err := Greet(t.Context(), c.dial, testConfig, new(Taste))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if want := hello(testHash, [8]byte{5: 0x10}, testConfig.Peer); !bytes.Equal(c.heard, want) {
+			t.Errorf("%s: the client hears %q, want %q", name, c.heard, want)
+		}
+		go l.Write([]byte("ping"))
+		got := make([]byte, 4)
+		if _, err := io.ReadFull(l, got); err != nil || string(got) != "ping" {
+			t.Errorf("%s: read %q, %v", name, got, err)
+		}
+		l.Close()
 		c.done.Wait()
 	}
 }

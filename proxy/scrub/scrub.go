@@ -16,6 +16,9 @@
 //	messages
 //	  keep-alive, 0-8, 13-16, 21-23, unknown ids
 //	                    themselves, bodies not read
+//	  5 bitfield        itself, where it begins the messages; a later one, which
+//	                    aria2 alone sends and rTorrent takes for an error, as
+//	                    one have for each piece that none has told of yet
 //	  9 PORT            nothing: it is the client's real UDP port
 //	  17 allowed fast   nothing: the pieces in it are computed from the address
 //	                    that the client sees, which is a stand-in
@@ -60,6 +63,7 @@ const (
 
 	maxExtended = 64 << 10 // an extended handshake beyond this is dropped
 	maxMetadata = 32 << 10 // likewise ut_metadata, whose data is 16 KiB
+	maxBitfield = 32 << 10 // likewise a late bitfield: 262,144 pieces
 )
 
 // maxHandshakes is how many extended handshakes one side may send on one

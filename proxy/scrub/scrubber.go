@@ -2,6 +2,7 @@ package scrub
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"sync"
 
 	"github.com/shoal-p2p/shoal/proxy/swarm"
@@ -9,6 +10,8 @@ import (
 
 // The message ids that are not simply passed.
 const (
+	msgHave        = 4
+	msgBitfield    = 5
 	msgPort        = 9
 	msgAllowedFast = 17
 	msgExtended    = 20
@@ -16,7 +19,7 @@ const (
 
 // Scrubber is one direction of a peer stream: it is fed with what one side
 // sends and says what the other may see. It keeps the bytes of at most one
-// extended message; everything else passes as it comes. One goroutine at a time.
+// extended message or late bitfield; everything else passes as it comes. One goroutine at a time.
 type Scrubber struct {
 	hash swarm.Hash
 	show ID
@@ -28,6 +31,8 @@ type Scrubber struct {
 	handshakes int      // extended ones
 
 	greeted bool
+	begun   bool   // something has passed that comes after a bitfield
+	had     []byte // the pieces that late bitfields have told of
 	err     error
 
 	head [helloSize]byte // of the message, or the handshake, that is being read
@@ -48,6 +53,7 @@ type fate uint8
 const (
 	pass fate = iota
 	drop
+	rewriteBitfield
 	rewriteExtended
 	rewriteMetadata
 )
@@ -124,7 +130,7 @@ func (s *Scrubber) takeHead() error {
 	case s.have == 4:
 		s.need = 5
 	case s.head[4] != msgExtended:
-		s.begin(fateOf(s.head[4]), int(n)-1)
+		s.begin(s.fateOf(s.head[4], int(n)-1), int(n)-1)
 	case n == 1:
 		s.begin(drop, 0)
 	case s.have == 5:
@@ -135,11 +141,17 @@ func (s *Scrubber) takeHead() error {
 	return nil
 }
 
-func fateOf(id byte) fate {
-	if id == msgPort || id == msgAllowedFast {
+func (s *Scrubber) fateOf(id byte, size int) fate {
+	switch {
+	case id == msgPort || id == msgAllowedFast:
 		return drop
+	case id != msgBitfield || !s.begun:
+		s.begun = true
+		return pass
+	case size <= maxBitfield:
+		return rewriteBitfield
 	}
-	return pass
+	return drop
 }
 
 func (s *Scrubber) fateOfExtended(number byte, size int) fate {
@@ -188,6 +200,8 @@ func (s *Scrubber) takeBody(from, to int) {
 		s.body = nil
 	}
 	switch s.fate {
+	case rewriteBitfield:
+		s.putHaves(whole)
 	case rewriteExtended:
 		s.handshakes++
 		if ext, ok := s.ext.with(whole); ok {
@@ -199,6 +213,24 @@ func (s *Scrubber) takeBody(from, to int) {
 		if dict, data, ok := metadata(whole); ok {
 			s.putExtended(byte(s.receiver.metadata.Load()), dict, data)
 		}
+	}
+}
+
+// putHaves tells piece by piece what a bitfield says that comes late. Each piece
+// is told of once, so that the far side can't make much of little.
+func (s *Scrubber) putHaves(bitfield []byte) {
+	for len(s.had) < len(bitfield) {
+		s.had = append(s.had, 0)
+	}
+	for i, b := range bitfield {
+		for fresh := b &^ s.had[i]; fresh != 0; {
+			bit := bits.LeadingZeros8(fresh)
+			fresh &^= 0x80 >> bit
+			m := [9]byte{3: 5, 4: msgHave}
+			binary.BigEndian.PutUint32(m[5:], uint32(8*i+bit))
+			s.out.put(m[:])
+		}
+		s.had[i] |= b
 	}
 }
 

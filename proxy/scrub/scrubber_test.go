@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -209,6 +210,43 @@ func TestBytesThatAreNoBitTorrentAreRefused(t *testing.T) {
 	}
 }
 
+// TestALateBitfieldBecomesHaves: aria2 sends one in place of several haves, and
+// where it is shorter than a single one.
+func TestALateBitfieldBecomesHaves(t *testing.T) {
+	haves := func(pieces ...uint32) (b []byte) {
+		for _, p := range pieces {
+			b = append(b, message(msgHave, string(binary.BigEndian.AppendUint32(nil, p)))...)
+		}
+		return b
+	}
+	out, in := pair(t)
+	for _, s := range []*Scrubber{out, in} {
+		for i, step := range []struct{ sent, seen []byte }{
+			{message(msgBitfield, "\x00\x40"), message(msgBitfield, "\x00\x40")}, // as BEP 3 has it
+			{message(2, ""), message(2, "")},
+			{message(msgBitfield, "\x00\xc1"), haves(8, 9, 15)},
+			{message(msgBitfield, "\x80\xc1"), haves(0)}, // the others were told
+			{message(msgBitfield, "\x80\xc1"), nil},
+			{message(msgBitfield, ""), nil},
+			{message(msgBitfield, "\x00\x00\x01"), haves(23)},
+			{message(msgBitfield, strings.Repeat("\xff", maxBitfield+1)), nil},
+			{haves(3), haves(3)},
+		} {
+			got, err := feedAll(s, step.sent)
+			if err != nil || !bytes.Equal(got, step.seen) {
+				t.Errorf("step %d: %q, %v, want %q", i, got, err, step.seen)
+			}
+		}
+	}
+
+	// Without any before, as aria2 does when its first piece is whole.
+	out, _ = pair(t)
+	got, err := feedAll(out, slices.Concat(message(2, ""), message(msgBitfield, "\x10")))
+	if want := slices.Concat(message(2, ""), haves(3)); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+}
+
 func TestNumbersFollowWhatEachSideAskedFor(t *testing.T) {
 	out, in := NewPair(testConfig)
 	feed := func(s *Scrubber, b []byte, want []byte) {
@@ -240,6 +278,22 @@ func TestNumbersFollowWhatEachSideAskedFor(t *testing.T) {
 	feed(in, ask, nil)
 	feed(out, m(4), m(1))
 	feed(in, ask, extendedMessage(4, request))
+}
+
+func TestALaterHandshakePromisesNoMoreThanTheFirst(t *testing.T) {
+	out, _ := NewPair(testConfig)
+	if _, err := out.Feed(hello(testHash, allReserved, ID{})); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		said  string
+		shown int
+	}{{"d4:reqqi50ee", 32}, {"de", 32}, {"d4:reqqi0ee", 32}, {"d4:reqq3:500e", 32}, {"d4:reqqi400ee", 250}, {"d1:v1:ae", 250}} {
+		got, err := out.Feed(extendedMessage(0, c.said))
+		if want := extendedMessage(0, fmt.Sprintf("d1:mde4:reqqi%de11:upload_onlyi0ee", c.shown)); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: got %q, %v, want %q", c.said, got, err, want)
+		}
+	}
 }
 
 func TestExtendedHandshakesAreCounted(t *testing.T) {

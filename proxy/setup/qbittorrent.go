@@ -246,9 +246,11 @@ func qbWeb(file settings, name string) string {
 	return ""
 }
 
-// qbWebPort returns the port of the web interface, 0 when there is none.
+// qbWebPort returns the port of the web interface, 0 when there is none. A file
+// that does not say is qbittorrent-nox's, which has it on, or that of a window,
+// which has not: whether it listens is looked at before it is told anything.
 func qbWebPort(file settings) int {
-	if qbWeb(file, "Enabled") != "true" {
+	if qbWeb(file, "Enabled") == "false" {
 		return 0
 	}
 	if n, err := strconv.Atoi(qbWeb(file, "Port")); err == nil {

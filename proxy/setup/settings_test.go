@@ -259,7 +259,8 @@ func TestWherePagesAndDaemonsAre(t *testing.T) {
 		{qbURL(settings{"Preferences/WebUI/Enabled": value(true)}), "http://127.0.0.1:8080"},
 		{qbURL(settings{"Preferences/WebUI/Enabled": value(true), "Preferences/WebUI/Port": value(8099), "Preferences/WebUI/Address": value("*")}), "http://127.0.0.1:8099"},
 		{qbURL(settings{"WebUI/Enabled": value(true), "WebUI/Address": value("::1"), "WebUI/HTTPS/Enabled": value(true)}), "https://[::1]:8080"},
-		{qbURL(settings{}), ""},
+		{qbURL(settings{}), "http://127.0.0.1:8080"}, // qbittorrent-nox as it is installed
+		{qbURL(settings{"Preferences/WebUI/Enabled": value(false)}), ""},
 		{transmissionURL(settings{}), "http://127.0.0.1:9091/transmission/rpc"},
 		{transmissionURL(settings{"rpc-port": value(1234), "rpc-url": value("/x"), "rpc-bind-address": value("127.0.0.5")}), "http://127.0.0.5:1234/x/rpc"},
 		{transmissionURL(settings{"rpc-enabled": value(false)}), ""},

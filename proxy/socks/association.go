@@ -12,13 +12,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/anacrolix/utp"
-
 	"github.com/shoal-p2p/shoal/proxy/announce"
 	"github.com/shoal-p2p/shoal/proxy/dht"
 	"github.com/shoal-p2p/shoal/proxy/peers"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
+	"github.com/shoal-p2p/shoal/proxy/utp"
 )
 
 const (
@@ -43,30 +42,19 @@ type Association struct {
 
 	ctx  context.Context
 	udp  *net.UDPConn
-	sock *utp.Socket
-	syns syns
+	utp  *utp.Socket
 	wg   sync.WaitGroup
 	jobs chan struct{}
 
-	buf [64 << 10]byte // owned by ReadFrom
+	buf [64 << 10]byte // owned by Next
 
 	mu     sync.Mutex
 	addr   netip.AddrPort // the client's; zero until known
 	locked bool           // addr was seen, not announced
 	given  bool           // the beacon was
-	inject []packet       // for ReadFrom
-	flows  flows
-	fins   fins
-	ready  map[netip.AddrPort][]Session
-	live   map[*utpConn]struct{} // nil when the association is over
 
 	heard    chan struct{} // closed when addr is known
 	admitted chan struct{} // closed when client and beacon are set, or never will be
-}
-
-type packet struct {
-	from netip.AddrPort
-	body []byte
 }
 
 // associate serves a UDP association until the client closes conn, or ctx ends.
@@ -79,21 +67,14 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 		conn.Write(associated(1, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))) // a general failure
 		return
 	}
-	a.wg.Go(a.acceptLoop)
 	relay := a.udp.LocalAddr().(*net.UDPAddr).AddrPort()
 	if _, err = conn.Write(associated(0, relay)); err == nil {
 		io.Copy(io.Discard, conn)
 	}
 	s.remove(a)
 	cancel()
-	a.sock.CloseNow()
-	a.closeLive()
+	a.utp.Close()
 	a.wg.Wait()
-	for _, l := range a.ready {
-		for _, session := range l {
-			session.Cancel()
-		}
-	}
 }
 
 // newAssociation opens the relay, and makes it one of the server's.
@@ -118,11 +99,7 @@ func (s *Server) newAssociation(ctx context.Context, conn swarm.Conn, user strin
 		remote:   remote.Addr().Unmap(),
 		ctx:      ctx,
 		udp:      udp,
-		syns:     newSyns(),
 		jobs:     make(chan struct{}, maxJobs),
-		fins:     make(fins),
-		ready:    make(map[netip.AddrPort][]Session),
-		live:     make(map[*utpConn]struct{}),
 		heard:    make(chan struct{}),
 		admitted: make(chan struct{}),
 	}
@@ -135,14 +112,21 @@ func (s *Server) newAssociation(ctx context.Context, conn swarm.Conn, user strin
 	if port != 0 { // the client says where it will send from
 		a.guess(netip.AddrPortFrom(a.remote, uint16(port)))
 	}
-	if a.sock, err = utp.NewSocketFromPacketConn((*virtual)(a)); err != nil {
-		udp.Close()
+	a.utp, err = utp.New(ctx, utp.Config{
+		Wire: (*datagrams)(a),
+		Peer: func(ctx context.Context, standIn netip.AddrPort) (utp.Session, error) {
+			return s.handler.Peer(ctx, Origin{Client: a.client, Assoc: a}, standIn)
+		},
+		Timeout: s.config.Dial,
+		Count:   s.config.Count,
+	})
+	if err != nil {
 		return nil, err
 	}
 	ok := s.add(a)
 	close(a.admitted)
 	if !ok {
-		a.sock.CloseNow()
+		a.utp.Close()
 		return nil, errMany
 	}
 	return a, nil
@@ -214,11 +198,7 @@ func (a *Association) Dial(ctx context.Context, from netip.AddrPort) (swarm.Conn
 	if a.ctx.Err() != nil {
 		return nil, errOver
 	}
-	c, err := a.sock.DialContext(ctx, "", from.String())
-	if err != nil {
-		return nil, fmt.Errorf("socks: µTP to the client: %w", err)
-	}
-	return a.keep(c), nil
+	return a.utp.Dial(ctx, from)
 }
 
 // WriteFrom sends the client a packet that comes from node.
@@ -242,204 +222,57 @@ func (a *Association) send(from udpHeader, body []byte) {
 	a.udp.WriteToUDPAddrPort(append(from.append(buf[:0]), body...), to)
 }
 
-// utpConn is a µTP connection with the client. µTP has no half-close: a
-// connection whose one side is done is done.
-type utpConn struct {
-	net.Conn
-	assoc *Association
-}
+// datagrams is what a's µTP socket has for a network.
+type datagrams Association
 
-func (c *utpConn) CloseWrite() error { return c.Close() }
-
-func (c *utpConn) Close() error {
-	c.assoc.mu.Lock()
-	delete(c.assoc.live, c)
-	c.assoc.mu.Unlock()
-	return c.Conn.Close()
-}
-
-// keep remembers c for the end of the association. The µTP package closes its
-// connections with the socket, but for those that it has lost: it forgets a
-// connection when an older one of the same number times out.
-func (a *Association) keep(c net.Conn) *utpConn {
-	u := &utpConn{c, a}
-	a.mu.Lock()
-	over := a.live == nil
-	if !over {
-		a.live[u] = struct{}{}
-	}
-	a.mu.Unlock()
-	if over {
-		c.Close()
-	}
-	return u
-}
-
-func (a *Association) closeLive() {
-	a.mu.Lock()
-	live := a.live
-	a.live = nil
-	a.mu.Unlock()
-	for c := range live {
-		c.Conn.Close()
-	}
-}
-
-// acceptLoop takes the connections whose SYN was let through.
-func (a *Association) acceptLoop() {
-	for {
-		c, err := a.accept()
-		if err != nil {
-			return
-		}
-		if c == nil {
-			continue
-		}
-		session := a.session(c)
-		if session == nil {
-			c.Close()
-			continue
-		}
-		a.wg.Go(func() { session.Serve(a.ctx, a.keep(c)) })
-	}
-}
-
-// accept returns nil without an error when the µTP package could not make
-// sense of a SYN, which it says by a panic.
-func (a *Association) accept() (c net.Conn, err error) {
-	defer func() {
-		if recover() != nil {
-			a.server.config.Count(status.Datagram)
-			c, err = nil, nil
-		}
-	}()
-	return a.sock.Accept()
-}
-
-// session returns the session that waits for c.
-func (a *Association) session(c net.Conn) Session {
-	from, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	l := a.ready[from]
-	if len(l) == 0 {
-		return nil
-	}
-	if len(l) == 1 {
-		delete(a.ready, from)
-	} else {
-		a.ready[from] = l[1:]
-	}
-	return l[0]
-}
-
-// open reaches the peer behind a stand-in that the client dials by µTP, and
-// then lets its SYN through.
-func (a *Association) open(k synKey, syn []byte) {
-	s := a.server
-	ctx, cancel := context.WithTimeout(a.ctx, s.config.Dial)
-	defer cancel()
-	session, err := s.handler.Peer(ctx, Origin{Client: a.client, Assoc: a}, k.addr)
-	a.syns.opened(k, err == nil, time.Now())
-	if err != nil {
-		reason := status.Unreachable
-		if errors.Is(err, swarm.ErrUnknownPeer) {
-			reason = status.UnknownStandIn
-		}
-		s.config.Count(reason)
-		a.send(udpHeader{addr: k.addr.Addr(), port: k.addr.Port()}, resetFor(syn))
-		return
-	}
-	a.mu.Lock()
-	a.ready[k.addr] = append(a.ready[k.addr], session)
-	a.inject = append(a.inject, packet{k.addr, syn})
-	a.mu.Unlock()
-	a.udp.SetReadDeadline(time.Unix(1, 0)) // wakes ReadFrom
-}
-
-// virtual is what the µTP socket takes for its network: an unconnected UDP
-// socket on which each stand-in has its own address.
-type virtual Association
-
-// ReadFrom returns the next µTP packet, and answers all others on its way.
-func (v *virtual) ReadFrom(b []byte) (int, net.Addr, error) {
-	a := (*Association)(v)
+// Next returns the client's next µTP packet, and answers all others on its way.
+func (d *datagrams) Next() (netip.AddrPort, []byte, error) {
+	a := (*Association)(d)
 	<-a.admitted
 	for {
-		if p, ok := a.injected(); ok {
-			return copy(b, p.body), net.UDPAddrFromAddrPort(p.from), nil
-		}
 		n, src, err := a.udp.ReadFromUDPAddrPort(a.buf[:])
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			a.udp.SetReadDeadline(time.Time{}) // before looking at inject again
-			continue
+			a.udp.SetReadDeadline(time.Time{})
+			return netip.AddrPort{}, nil, utp.ErrWoken
 		}
 		if err != nil {
-			return 0, nil, errOver // no address into the µTP package's log
+			return netip.AddrPort{}, nil, errOver // no address into the µTP package's log
 		}
-		if p, ok := a.receive(src, a.buf[:n]); ok {
-			return copy(b, p.body), net.UDPAddrFromAddrPort(p.from), nil
+		if to, body, ok := a.receive(src, a.buf[:n]); ok {
+			return to, body, nil
 		}
 	}
 }
 
-func (a *Association) injected() (packet, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.inject) == 0 {
-		return packet{}, false
-	}
-	p := a.inject[0]
-	a.inject = a.inject[1:]
-	return p, true
-}
+// Wake implements utp.Wire.
+func (d *datagrams) Wake() { d.udp.SetReadDeadline(time.Unix(1, 0)) }
 
-// WriteTo sends a µTP packet to the client. The µTP package holds its one lock
-// meanwhile, and takes a short count or an error for the end of things: a
-// packet that could not be sent is simply lost.
-func (v *virtual) WriteTo(b []byte, from net.Addr) (int, error) {
-	if u, ok := from.(*net.UDPAddr); ok {
-		p := netip.AddrPortFrom(u.AddrPort().Addr().Unmap(), u.AddrPort().Port())
-		a := (*Association)(v)
-		a.mu.Lock()
-		now := time.Now()
-		a.flows.toClient(p, b, now)
-		a.fins.sent(p, b, now)
-		a.mu.Unlock()
-		a.send(udpHeader{addr: p.Addr(), port: p.Port()}, b)
-	}
-	return len(b), nil
-}
+// Send implements utp.Wire.
+func (d *datagrams) Send(from netip.AddrPort, body []byte) { (*Association)(d).WriteFrom(from, body) }
 
-func (v *virtual) Close() error                     { return v.udp.Close() }
-func (v *virtual) LocalAddr() net.Addr              { return v.udp.LocalAddr() }
-func (v *virtual) SetDeadline(time.Time) error      { return nil }
-func (v *virtual) SetReadDeadline(time.Time) error  { return nil }
-func (v *virtual) SetWriteDeadline(time.Time) error { return nil }
+// Close implements utp.Wire.
+func (d *datagrams) Close() error { return d.udp.Close() }
 
 // receive looks at a packet from src. It returns those for the µTP socket.
-func (a *Association) receive(src netip.AddrPort, b []byte) (packet, bool) {
+func (a *Association) receive(src netip.AddrPort, b []byte) (to netip.AddrPort, packet []byte, ok bool) {
 	count := a.server.config.Count
 	if src.Addr().Unmap() != a.remote {
 		count(status.Datagram)
-		return packet{}, false
+		return to, nil, false
 	}
 	h, body, err := parseHeader(b)
 	if err != nil {
 		count(status.Datagram)
-		return packet{}, false
+		return to, nil, false
 	}
 	if !a.from(netip.AddrPortFrom(a.remote, src.Port())) {
 		count(status.Datagram)
-		return packet{}, false
+		return to, nil, false
 	}
 	standIn := h.name == "" && peers.Is(h.addr)
 	switch {
-	case standIn && isUTP(body):
-		return a.receiveUTP(h, body)
+	case standIn && utp.Is(body):
+		return h.addrPort(), body, true
 	case h.name == "" && dht.IsPacket(body):
 		a.server.handler.DHT(Origin{Client: a.client, Assoc: a}, h.addrPort(), body)
 	case !standIn && announce.IsUDP(body):
@@ -451,7 +284,7 @@ func (a *Association) receive(src netip.AddrPort, b []byte) (packet, bool) {
 	default:
 		count(status.Datagram)
 	}
-	return packet{}, false
+	return to, nil, false
 }
 
 // from says if src is the client, which the first packet decides.
@@ -478,37 +311,6 @@ func (a *Association) guess(to netip.AddrPort) {
 		a.addr = to
 		close(a.heard)
 	}
-}
-
-// receiveUTP decides about a µTP packet to a stand-in.
-func (a *Association) receiveUTP(h udpHeader, body []byte) (packet, bool) {
-	to := h.addrPort()
-	a.mu.Lock()
-	now := time.Now()
-	a.flows.fromClient(to, body, now)
-	ack := a.fins.answer(to, body, now)
-	a.mu.Unlock()
-	if ack != nil {
-		a.send(h, ack)
-	}
-	if utpType(body) != utpSyn {
-		return packet{to, body}, !peers.IsBeacon(to.Addr())
-	}
-	if peers.IsBeacon(to.Addr()) { // it has done its work
-		a.send(h, resetFor(body))
-		return packet{}, false
-	}
-	k := synKey{to, utpConnID(body)}
-	switch a.syns.judge(k, now) {
-	case through:
-		return packet{to, body}, true
-	case refuse:
-		a.send(h, resetFor(body))
-	case open:
-		syn := append([]byte(nil), body...)
-		a.wg.Go(func() { a.open(k, syn) })
-	}
-	return packet{}, false
 }
 
 // job answers a packet outside of ReadFrom.

@@ -72,7 +72,7 @@ func (s *Server) connected(c swarm.Client, standIn netip.Addr) {
 	s.mu.Unlock()
 	for _, a := range live {
 		if a.client == c {
-			a.syns.connected(standIn.Unmap())
+			a.utp.Connected(standIn.Unmap())
 		}
 	}
 }

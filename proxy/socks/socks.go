@@ -1,5 +1,5 @@
 // Package socks is the SOCKS5 address that a torrent client is told to use
-// (RFC 1928, RFC 1929): CONNECT, and UDP ASSOCIATE with µTP (BEP 29) inside.
+// (RFC 1928, RFC 1929): CONNECT, and UDP ASSOCIATE with µTP (package utp) inside.
 // It tells apart what the client wants, and dials nothing: what goes to a
 // stand-in is for a peer, what goes elsewhere is a tracker's, the DHT's, or
 // refused and counted. No name is resolved.
@@ -27,6 +27,7 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/peers"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
+	"github.com/shoal-p2p/shoal/proxy/utp"
 )
 
 // Config is how a Server listens.
@@ -76,15 +77,9 @@ type Handler interface {
 	DHT(from Origin, node netip.AddrPort, packet []byte)
 }
 
-// Session is a peer that was reached, waiting for the client's connection.
-// One of its methods is called, once.
-type Session interface {
-	// Serve carries the client's connection until it is over. It owns conn.
-	Serve(ctx context.Context, conn swarm.Conn)
-
-	// Cancel says that the client is gone.
-	Cancel()
-}
+// Session is a peer that was reached, waiting for the client's connection, by
+// TCP as by µTP.
+type Session = utp.Session
 
 // Listen listens on a TCP address for Serve. An address that others than this
 // computer's programs can reach needs a password.

@@ -42,26 +42,10 @@ func describe(b []byte) string {
 	return strings.TrimSpace(fmt.Sprintf("%v port %d body %x", h.addr, h.port, body))
 }
 
-func describeUTP(b []byte) string {
-	if !isUTP(b) {
-		return "no"
-	}
-	return fmt.Sprintf("type %d connection %d", utpType(b), utpConnID(b))
-}
-
 func TestGoldenWire(t *testing.T) {
 	for _, l := range wire(t) {
 		b := []byte(l[1])
-		var got string
-		switch l[0] {
-		case "header":
-			got = describe(b)
-		case "utp":
-			got = describeUTP(b)
-		case "reset":
-			got = hex.EncodeToString(resetFor(b))
-		}
-		if got != l[2] {
+		if got := describe(b); got != l[2] {
 			t.Errorf("%s %x is %s, want %s", l[0], b, got, l[2])
 		}
 	}
@@ -93,22 +77,6 @@ func TestTruncatedHeaderIsRefused(t *testing.T) {
 	}
 }
 
-func TestTruncatedUTPIsRefused(t *testing.T) {
-	for _, l := range wire(t) {
-		if l[0] != "utp" || l[2] == "no" {
-			continue
-		}
-		for i := range utpHeaderSize {
-			if isUTP([]byte(l[1][:i])) {
-				t.Errorf("took %d bytes of %x", i, l[1])
-			}
-		}
-	}
-	if isUTP(append([]byte{0x41, 0}, make([]byte, utpMaxPacket)...)) {
-		t.Error("took a packet that is too long")
-	}
-}
-
 func FuzzHeader(f *testing.F) {
 	for _, l := range wire(f) {
 		f.Add([]byte(l[1]))
@@ -122,10 +90,6 @@ func FuzzHeader(f *testing.F) {
 			t.Errorf("made %x of %x", got, b)
 		}
 		h.addrPort()
-		if isUTP(body) {
-			utpSequence(body)
-			resetFor(body)
-		}
 	})
 }
 
@@ -151,16 +115,4 @@ func FuzzGreeting(f *testing.F) {
 			t.Errorf("user names come after something else in %x", got)
 		}
 	})
-}
-
-func TestResetIsForSYNsAlone(t *testing.T) {
-	for _, l := range wire(t) {
-		if l[0] != "utp" {
-			continue
-		}
-		b, ok := ResetUTP([]byte(l[1]))
-		if syn := strings.HasPrefix(l[2], "type 4"); ok != syn || ok != isUTP(b) {
-			t.Errorf("ResetUTP(%x) = %x, %v", l[1], b, ok)
-		}
-	}
 }

@@ -22,7 +22,6 @@ const (
 	NotProxied                   // an announce of a client whose peers don't use the proxy
 	Datagram                     // a UDP packet that is no tracker's, DHT's or stand-in's
 	DHTLimit                     // more new torrents from the DHT than an hour allows
-	DHTPrivate                   // a private torrent in the DHT
 	Command                      // a SOCKS command that isn't served: BIND
 	Password                     // a wrong SOCKS user or password
 	Full                         // more of something than the sidecar's limits allow
@@ -48,7 +47,6 @@ var words = [reasons]word{
 	NotProxied:     {"not_proxied", "Announces of a client that does not send its peer connections through the proxy."},
 	Datagram:       {"datagram", "UDP packets that are for no tracker, DHT node or stand-in."},
 	DHTLimit:       {"dht_limit", "Torrents without a tracker beyond 20 new ones an hour."},
-	DHTPrivate:     {"dht_private", "Private torrents, which the DHT never learns of."},
 	Command:        {"command", "SOCKS commands that Shoal doesn't serve."},
 	Password:       {"password", "SOCKS clients with a wrong user name or password."},
 	Full:           {"full", "More connections at once than Shoal's limits allow."},

@@ -52,7 +52,7 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 	got := request(NewServer(full(), &c), "GET", "/status.json")
 	want := `{"ready":true,"why":"","hops":2,"circuits":[` +
 		`{"use":"inbound","hops":3,"state":"building"},{"use":"peer","hops":3,"state":"open"},{"use":"peer","hops":3,"state":"open"},{"use":"tracker","hops":3,"state":"open"}],` +
-		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"dht_private":0,"foreign_host":0,"full":0,` +
+		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,` +
 		`"not_bittorrent":0,"not_proxied":0,"password":0,"silent":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
 	if got.Body.String() != want || got.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("got  %s\nwant %s", got.Body, want)

@@ -84,7 +84,7 @@ func (m *member) records(peer Key) (out []announce.Record) {
 func (m *member) dialAt(ctx context.Context, r announce.Record, at announce.Meeting, relay path.Relay) (*stream.Conn, error) {
 	token := announce.Token(at.R, at.Relay, r.Day)
 	call := circuit.Call{
-		Static:   stream.PrivateKey(m.keys.StreamKey()),
+		Static:   stream.PrivateKey(m.keys().StreamKey()),
 		Remote:   r.E,
 		Token:    token,
 		Prologue: announce.Prologue(m.id.hash, at.Relay, token),

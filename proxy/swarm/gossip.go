@@ -125,7 +125,7 @@ func (m *member) hear(t *talk, b []byte) {
 	defer m.mu.Unlock()
 	t.tell(r)
 	if m.union.Len() < maxHearsay || m.carrier.known[record.S] != nil {
-		m.union.Add(record)
+		m.addLocked(record)
 	}
 	if m.carrier.carry(r) {
 		m.newsLocked()
@@ -153,11 +153,11 @@ func (m *member) plausible(o *announce.Outer, tracker [32]byte, day announce.Day
 }
 
 // published notes the record that is to be passed on as this member's own.
-func (m *member) published(o announce.Outer, day announce.Day, tracker onion.ID, r announce.Record) {
-	r.S, r.E, r.Tracker, r.Day = m.keys.S(), m.keys.E(), tracker, day
+func (m *member) published(as *announce.Member, o announce.Outer, day announce.Day, tracker onion.ID, r announce.Record) {
+	r.S, r.E, r.Tracker, r.Day = as.S(), as.E(), tracker, day
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.started || m.left {
+	if !m.started || m.left || as != m.who.keys {
 		return
 	}
 	own := newRumour(o, r, true)

@@ -43,7 +43,7 @@ func TestASwarmOfThreeGoesOnWithoutTrackers(t *testing.T) {
 // forget makes m know nothing of s. Caller holds mu.
 func forget(m *member, s [32]byte) {
 	old := m.union
-	m.union = announce.NewUnion(maxKnown, m.keys.S())
+	m.union = announce.NewUnion(maxKnown, m.who.keys.S())
 	for _, r := range old.Records() {
 		if r.S != s {
 			m.union.Add(r)

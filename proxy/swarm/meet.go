@@ -17,11 +17,17 @@ import (
 type binding struct {
 	relay   onion.ID
 	circuit *circuit.Circuit // nil while it is built
-	days    map[announce.Day]bool
+	here    map[registration]bool
 	busy    bool      // being built or registered
 	retry   time.Time // not before
 	fails   int       // in a row, at this place among the meeting relays
 	lost    bool      // the circuit could not be built, or died: another relay's turn
+}
+
+// registration is under whose keys, and for which day.
+type registration struct {
+	as  *announce.Member
+	day announce.Day
 }
 
 const (
@@ -37,7 +43,10 @@ func (m *member) bind() {
 	if m.left {
 		return
 	}
-	days := announce.Days(m.id.hash, m.net.cfg.Now())
+	var want []registration
+	for _, d := range announce.Days(m.id.hash, m.net.cfg.Now()) {
+		want = append(want, registration{m.who.keys, d})
+	}
 	var have []onion.ID
 	var lost []*binding
 	for id, b := range m.bound {
@@ -79,10 +88,10 @@ func (m *member) bind() {
 		if b.busy || time.Now().Before(b.retry) {
 			continue
 		}
-		for _, d := range days {
-			if b.circuit == nil || !b.days[d] {
+		for _, r := range want {
+			if b.circuit == nil || !b.here[r] {
 				b.busy = true
-				m.work.Go(func() { m.register(b, days) })
+				m.work.Go(func() { m.register(b, want) })
 				break
 			}
 		}
@@ -91,7 +100,7 @@ func (m *member) bind() {
 
 // lose says that b's circuit is no more, and when the next one may be built.
 func (b *binding) lose() {
-	b.circuit, b.days, b.lost = nil, nil, true
+	b.circuit, b.here, b.lost = nil, nil, true
 	b.fails++
 	b.retry = time.Now().Add(jitter(backoff(b.fails)))
 }
@@ -106,16 +115,16 @@ func (m *member) signalLocked() {
 	m.changed = make(chan struct{})
 }
 
-// register builds b's circuit if need be and registers for days.
-func (m *member) register(b *binding, days []announce.Day) {
+// register builds b's circuit if need be and registers for all of want.
+func (m *member) register(b *binding, want []registration) {
 	ctx, cancel := context.WithTimeout(m.ctx, 30*time.Second)
 	defer cancel()
 	m.mu.Lock()
 	c := b.circuit
-	var missing []announce.Day
-	for _, d := range days {
-		if c == nil || !b.days[d] {
-			missing = append(missing, d)
+	var missing []registration
+	for _, r := range want {
+		if c == nil || !b.here[r] {
+			missing = append(missing, r)
 		}
 	}
 	m.mu.Unlock()
@@ -131,16 +140,24 @@ func (m *member) register(b *binding, days []announce.Day) {
 		m.wake()
 		time.AfterFunc(time.Until(b.retry), m.wake)
 	} else {
-		if m.left {
+		if n, _ := c.Streams(); m.left || !m.started && n == 0 { // as stop would have, if it could wait
 			c.Close()
+			delete(m.bound, b.relay)
+			m.signalLocked()
 			return
 		}
 		fresh := b.circuit != c
 		b.circuit = c
-		b.days = make(map[announce.Day]bool)
-		for _, d := range days {
-			b.days[d] = true
+		here := make(map[registration]bool)
+		for r := range b.here {
+			if r.as == m.who.old { // answered as long as it is kept
+				here[r] = true
+			}
 		}
+		for _, r := range want {
+			here[r] = true
+		}
+		b.here = here
 		if fresh {
 			m.work.Go(func() { // a circuit that dies is replaced at once, not at the next tick
 				select {
@@ -159,7 +176,7 @@ func (m *member) register(b *binding, days []announce.Day) {
 	m.signalLocked()
 }
 
-func (m *member) registerOn(ctx context.Context, b *binding, c **circuit.Circuit, days []announce.Day) error {
+func (m *member) registerOn(ctx context.Context, b *binding, c **circuit.Circuit, missing []registration) error {
 	if *c == nil {
 		relay, ok := m.net.cfg.Relay(b.relay)
 		if !ok {
@@ -171,8 +188,8 @@ func (m *member) registerOn(ctx context.Context, b *binding, c **circuit.Circuit
 			return err
 		}
 	}
-	for _, d := range days {
-		r := announce.SignRegister(m.keys, b.relay, (*c).Confirm(), d)
+	for _, r := range missing {
+		r := announce.SignRegister(r.as, b.relay, (*c).Confirm(), r.day)
 		if err := (*c).Register(ctx, r.Append(nil)); err != nil {
 			return err
 		}
@@ -180,14 +197,14 @@ func (m *member) registerOn(ctx context.Context, b *binding, c **circuit.Circuit
 	return nil
 }
 
-// meetings returns what the record says of where to meet under day.
-func (m *member) meetings(day announce.Day) []announce.Meeting {
+// meetings returns what the record of as says of where to meet under day.
+func (m *member) meetings(as *announce.Member, day announce.Day) []announce.Meeting {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var out []announce.Meeting
 	for id, b := range m.bound {
-		if b.circuit != nil && b.days[day] && len(out) < announce.MaxMeetings {
-			out = append(out, m.keys.Meeting(id, day))
+		if b.circuit != nil && b.here[registration{as, day}] && len(out) < announce.MaxMeetings {
+			out = append(out, as.Meeting(id, day))
 		}
 	}
 	return out
@@ -200,7 +217,7 @@ func (m *member) awaitBound(ctx context.Context) error {
 		changed := m.changed
 		ready := false
 		for _, b := range m.bound {
-			ready = ready || b.circuit != nil
+			ready = ready || b.circuit != nil && b.serves(m.who.keys)
 		}
 		m.mu.Unlock()
 		if ready {
@@ -218,12 +235,12 @@ func (m *member) awaitBound(ctx context.Context) error {
 
 // visited answers a stream that somebody opens at one of the meeting relays.
 func (m *member) visited(c *circuit.Circuit, v circuit.Visitor) {
-	relay, ok := m.tokenRelay(c, v.Token)
+	as, relay, ok := m.tokenRelay(c, v.Token)
 	if !ok {
 		c.Refuse(v, cell.UnknownToken)
 		return
 	}
-	keys, answer, peer, counter, err := stream.Respond(stream.PrivateKey(m.keys.StreamKey()),
+	keys, answer, peer, counter, err := stream.Respond(stream.PrivateKey(as.StreamKey()),
 		announce.Prologue(m.id.hash, relay, v.Token), v.Message)
 	if err != nil {
 		c.Refuse(v, cell.Protocol)
@@ -256,26 +273,35 @@ func (m *member) visited(c *circuit.Circuit, v circuit.Visitor) {
 	}
 }
 
-// tokenRelay returns the relay at which token of circuit c is registered.
-func (m *member) tokenRelay(c *circuit.Circuit, token [32]byte) (onion.ID, bool) {
+// tokenRelay returns under whose keys, and at which relay, token of circuit c
+// is registered.
+func (m *member) tokenRelay(c *circuit.Circuit, token [32]byte) (*announce.Member, onion.ID, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, b := range m.bound {
 		if b.circuit != c && !b.busy {
 			continue
 		}
-		for _, d := range append(announce.Days(m.id.hash, m.net.cfg.Now()), days(b)...) {
-			if announce.Token(m.keys.Meeting(id, d).R, id, d) == token {
-				return id, true
+		for _, as := range m.who.all() {
+			for _, d := range append(announce.Days(m.id.hash, m.net.cfg.Now()), b.days(as)...) {
+				if announce.Token(as.Meeting(id, d).R, id, d) == token {
+					return as, id, true
+				}
 			}
 		}
 	}
-	return onion.ID{}, false
+	return nil, onion.ID{}, false
 }
 
-func days(b *binding) (out []announce.Day) {
-	for d := range b.days {
-		out = append(out, d)
+// days returns the days that as is registered for at b.
+func (b *binding) days(as *announce.Member) (out []announce.Day) {
+	for r := range b.here {
+		if r.as == as {
+			out = append(out, r.day)
+		}
 	}
 	return out
 }
+
+// serves reports whether as is registered at b.
+func (b *binding) serves(as *announce.Member) bool { return len(b.days(as)) > 0 }

@@ -34,8 +34,7 @@ const (
 type member struct {
 	net   *Net
 	id    memberID
-	keys  *announce.Member
-	path  path.Key
+	path  path.Key        // of its first keys: a new week's go on over the same middles
 	ctx   context.Context // ends with the membership
 	close context.CancelFunc
 	over  chan struct{} // closed when run is over
@@ -48,6 +47,7 @@ type member struct {
 	work sync.WaitGroup // what spawn started; run waits for it
 
 	mu       sync.Mutex
+	who      identity // guarded by mu, like what follows
 	union    *announce.Union
 	started  bool // the client has announced and not stopped
 	seeder   bool
@@ -63,6 +63,8 @@ type member struct {
 	asks     map[onion.ID]*ask      // circuits to trackers
 	counters stream.Counters
 	last     *publishing
+	missed   missed
+	again    bool // a start that finds nobody asks once more
 	left     bool
 
 	live    context.Context // of publishing: ends when the client has stopped
@@ -87,12 +89,12 @@ func newMember(n *Net, id memberID, secret *announce.Secret) *member {
 	}
 	ctx, cancel := context.WithCancel(n.ctx)
 	m := &member{
-		net: n, id: id, keys: keys, path: pathKey(keys), ctx: ctx, close: cancel, over: make(chan struct{}),
+		net: n, id: id, who: identity{secret: secret, keys: keys}, path: pathKey(keys), ctx: ctx, close: cancel, over: make(chan struct{}),
 		arrived: make(chan arrival, maxArrived), forced: rate.NewLimiter(rate.Every(time.Hour/forcedHour), forcedHour),
 		kick: make(chan struct{}, 1), union: announce.NewUnion(maxKnown, own...), heard: time.Now(),
 		bound: make(map[onion.ID]*binding), changed: make(chan struct{}), outbound: make(map[onion.ID]*outbound),
 		asks: make(map[onion.ID]*ask), stamps: make(map[onion.ID]int),
-		carrier: newCarrier(own...), news: make(chan struct{}),
+		carrier: newCarrier(own...), news: make(chan struct{}), missed: missed{more: make(chan struct{})},
 	}
 	m.live, m.unlive = context.WithCancel(ctx)
 	m.counter.Store(uint64(time.Now().UnixNano()))
@@ -103,7 +105,7 @@ func newMember(n *Net, id memberID, secret *announce.Secret) *member {
 func (m *member) Hash() Hash { return m.id.hash }
 
 // Self implements Swarm.
-func (m *member) Self() Key { return m.keys.E() }
+func (m *member) Self() Key { return m.keys().E() }
 
 // Accept implements Swarm.
 func (m *member) Accept(ctx context.Context) (Key, Conn, error) {
@@ -132,7 +134,7 @@ func (m *member) leave() {
 	m.mu.Unlock()
 	if first {
 		ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
-		m.withdraw(ctx)
+		m.withdraw(ctx, m.all()...)
 		cancel()
 		m.close()
 	}
@@ -171,6 +173,7 @@ func (m *member) run() {
 			m.spawn(m.leave)
 			continue
 		}
+		m.turnWeek()
 		if m.started0() {
 			m.bind()
 		}

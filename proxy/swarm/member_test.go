@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"net"
@@ -156,7 +157,7 @@ func TestVisitorsWhoProveNothingAreRefused(t *testing.T) {
 	key, _ := stream.GenerateKey()
 	day := announce.Days(h, time.Now())[0]
 	call := func(at, bound onion.ID, counter uint64) error {
-		m := a.keys.Meeting(at, day)
+		m := a.keys().Meeting(at, day)
 		token := announce.Token(m.R, at, day)
 		relay, _ := visitor.cfg.Relay(at)
 		_, conn, err := visitor.circuits.Dial(soon(t), circuit.Want{Use: circuit.ForPeer, Key: path.Key{1}, Last: relay},
@@ -183,7 +184,7 @@ func TestVisitorsWhoProveNothingAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %v", what, err, try.want)
 		}
 	}
-	if _, ok := a.tokenRelay(nil, [32]byte{1}); ok {
+	if _, _, ok := a.tokenRelay(nil, [32]byte{1}); ok {
 		t.Error("a token that nobody registered was found")
 	}
 }
@@ -241,7 +242,7 @@ func TestLeaveDoesNotWaitForATrackerThatIsSilent(t *testing.T) {
 	w.trackers[0].stop()
 	silent, err := net.Listen("tcp", w.trackers[0].Addr.String())
 	if err != nil {
-		t.Skip("somebody else has the port by now")
+		t.Fatal(err)
 	}
 	defer silent.Close()
 	s := w.sidecar(nil)
@@ -263,16 +264,27 @@ func TestBothDaysAreRegisteredAroundTheChange(t *testing.T) {
 	w := newWorld(t, 3, 1)
 	now := time.Now
 	if s := now().Unix() % 86400; s < 5400 || s > 86400-5400 { // no swarm's day changes near midnight
-		now = func() time.Time { return time.Now().Add(-3 * time.Hour) }
+		shift := 3 * time.Hour // within the day that the relays have
+		if s > 5400 {
+			shift = -shift
+		}
+		now = func() time.Time { return time.Now().Add(shift) }
+		w.trackers[0].now = now
 	}
-	h := someHash()
+	var h Hash
 	for len(announce.Days(h, now())) != 2 {
-		h = someHash()
+		rand.Read(h[:])
 	}
 	m := w.sidecar(func(c *Config) { c.Now = now }).join(t, h, 0)
 	days := announce.Days(h, now())
-	within(t, func() bool { return len(m.meetings(days[0])) == 2 && len(m.meetings(days[1])) == 2 })
+	within(t, func() bool { return len(m.meetings(m.keys(), days[0])) == 2 && len(m.meetings(m.keys(), days[1])) == 2 })
 	within(t, func() bool { return w.trackers[0].held(h, now()) == 2 })
+	if _, err := m.Announce(soon(t), Announce{Event: Stopped}); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.trackers[0].held(h, now()); n != 0 {
+		t.Errorf("after Stopped the tracker holds %d records", n)
+	}
 }
 
 // TestATrackersStampIsMinted: readers check it too.

@@ -14,11 +14,11 @@ import (
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
-	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 )
 
-// Config is what memberships are made of; all fields must be set but Meetings.
+// Config is what memberships are made of; all fields must be set but the last two.
 type Config struct {
 	State    string // folder of the secrets
 	Circuits *circuit.Client
@@ -26,9 +26,10 @@ type Config struct {
 	Relays   func() []path.Relay               // the directory as it is now
 	Relay    func(onion.ID) (path.Relay, bool) // one of it
 	Trackers func() []path.Relay               // the trackers, as last hops
-	Budget   *stream.Budget                    // the windows of all streams
+	Budget   *window.Budget                    // the windows of all streams
 	Now      func() time.Time                  // the network's time
 	Meetings int                               // meeting relays per membership; 0 means 2
+	Pace     time.Duration                     // between starts; 0 means DefaultPace
 }
 
 // Net is the Network of a sidecar. Run must be running for memberships to live.
@@ -46,7 +47,8 @@ type Net struct {
 	open    atomic.Int64
 	in, out atomic.Uint64
 
-	pace time.Duration // of gossip
+	pace  time.Duration // of gossip
+	again time.Duration // see askAgain
 }
 
 type memberID struct {
@@ -59,24 +61,30 @@ const (
 	maxMembers = 4096
 	maxClients = 256
 
-	// A start is the first announce of a membership. The first few are what a
-	// user watches; the others follow one by one, so that fifty torrents are
-	// not one person.
+	// startBurst is how many starts, first announces of a membership, need no
+	// pace: they are what a user watches.
 	startBurst = 16
-	startEvery = 600 * time.Millisecond
 )
+
+// DefaultPace is the time between starts: they follow one by one, so that fifty
+// torrents are not one person.
+const DefaultPace = 600 * time.Millisecond
 
 // New returns a network; nothing happens before Run.
 func New(cfg Config) *Net {
 	if cfg.Meetings == 0 {
 		cfg.Meetings = 2
 	}
+	if cfg.Pace == 0 {
+		cfg.Pace = DefaultPace
+	}
 	return &Net{
 		cfg:     cfg,
 		secrets: make(map[Client]*announce.Secret),
 		members: make(map[memberID]*member),
-		starts:  rate.NewLimiter(rate.Every(startEvery), startBurst),
+		starts:  rate.NewLimiter(rate.Every(cfg.Pace), startBurst),
 		pace:    gossipPace,
+		again:   askAgain,
 	}
 }
 
@@ -88,7 +96,7 @@ func (n *Net) Run(ctx context.Context) {
 	n.mu.Lock()
 	n.ctx = life
 	n.mu.Unlock()
-	week := time.NewTicker(time.Hour)
+	week := time.NewTicker(time.Minute)
 	defer week.Stop()
 	for over := false; !over; {
 		select {
@@ -117,7 +125,7 @@ func (n *Net) Run(ctx context.Context) {
 }
 
 // advance moves a secret to the present week and erases what is over.
-// Memberships keep the keys that they began with.
+// Memberships follow, see turnWeek.
 func (n *Net) advance(s *announce.Secret) error {
 	if !s.Advance(n.cfg.Now()) {
 		return nil

@@ -35,7 +35,7 @@ func (a *ask) sweep(idle func(*circuit.Circuit) bool) {
 func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 	if a.Event == Stopped {
 		m.stop()
-		m.withdraw(ctx)
+		m.withdraw(ctx, m.all()...)
 		return Answer{Interval: defaultInterval}, nil
 	}
 	m.mu.Lock()
@@ -43,6 +43,10 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 	if first && !m.left {
 		m.unlive()
 		m.live, m.unlive = context.WithCancel(m.ctx)
+	}
+	if first {
+		m.again = true
+		m.missed.open()
 	}
 	m.started, m.heard = true, time.Now()
 	if a.Left != Unknown {
@@ -125,6 +129,10 @@ func (p *publishing) over() bool {
 	}
 }
 
+// askAgain is about how long after a start that found nobody the trackers are
+// asked once more. Of two that start at the same moment the first finds nobody.
+const askAgain = 4 * time.Second
+
 // defaultInterval is what a client is told when no tracker said anything.
 const defaultInterval = 10 * time.Minute
 
@@ -145,19 +153,33 @@ func (m *member) answer(want int, r result) (Answer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := Answer{Interval: r.interval, Seeders: int(m.seeds), Leechers: int(m.leeches)}
-	seen := make(map[Key]bool)
-	for _, rec := range m.union.Records() {
-		if m.seeder && rec.Seeder || seen[rec.E] {
-			continue // two seeders have nothing for each other
-		}
-		if len(out.Peers) == want {
-			break
-		}
-		seen[rec.E] = true
-		out.Peers = append(out.Peers, rec.E)
+	if want > 0 {
+		m.missed.peers = nil
 	}
+	if r.err != nil {
+		m.missed.open()
+	}
+	out.Peers = m.othersLocked()
+	out.Peers = out.Peers[:min(want, len(out.Peers))]
 	return out, r.err
 }
+
+// othersLocked returns the members that are of use to this one, in no order.
+// Caller holds mu.
+func (m *member) othersLocked() (out []Key) {
+	seen := make(map[Key]bool)
+	for _, r := range m.union.Records() {
+		if m.ofUse(r) && !seen[r.E] {
+			seen[r.E] = true
+			out = append(out, r.E)
+		}
+	}
+	return out
+}
+
+// ofUse reports whether r's owner is: two seeders have nothing for each other.
+// Caller holds mu.
+func (m *member) ofUse(r announce.Record) bool { return !m.seeder || !r.Seeder }
 
 // publish announces to every tracker under every day of now, and takes the
 // union of what they know. It fails only when no tracker answered.
@@ -210,16 +232,26 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 	}
 	m.seeds, m.leeches = seeds, leeches
 	m.failed = 0
+	m.retireLocked()
 	switch {
 	case !m.started:
 	case m.places != places: // the record names other relays than there are by now
 		m.next = time.Now()
 		m.wake()
+	case m.again && len(m.othersLocked()) == 0:
+		m.again = false
+		wait := jitter(m.net.again)
+		m.next = time.Now().Add(wait)
+		time.AfterFunc(wait, m.wake)
 	default:
+		m.again = false
 		m.next = time.Now().Add(jitter(min(interval, recordLife/2)))
 	}
 	return interval, nil
 }
+
+// tellTimeout bounds one announce to one tracker.
+const tellTimeout = 30 * time.Second
 
 // tell announces to one tracker under one day, and takes in what it answers.
 func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r announce.Record, want int) (*announce.Answer, error) {
@@ -231,7 +263,8 @@ func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r ann
 	if !m.started0() { // it may have been withdrawn meanwhile
 		return nil, ErrLeft
 	}
-	r.Meetings = m.meetings(day)
+	as := m.keys()
+	r.Meetings = m.meetings(as, day)
 	if len(r.Meetings) == 0 {
 		return nil, errors.New("swarm: not registered for that day yet")
 	}
@@ -241,19 +274,23 @@ func (m *member) tell(ctx context.Context, t path.Relay, day announce.Day, r ann
 		bits := m.stampOf(t)
 		if bits > 0 {
 			var err error
-			tk := m.keys.TrackerKey(t.ID, day)
+			tk := as.TrackerKey(t.ID, day)
 			if stamp, err = announce.Mint(ctx, name, [32]byte(tk[32:]), bits); err != nil {
 				return nil, err
 			}
 		}
-		outer, err := announce.Seal(m.keys, t.ID, day, r, stamp)
+		outer, err := announce.Seal(as, t.ID, day, r, stamp)
 		if err != nil {
 			return nil, err
 		}
 		if day == announce.Days(m.id.hash, m.net.cfg.Now())[0] {
-			m.published(outer, day, t.ID, r)
+			m.published(as, outer, day, t.ID, r)
 		}
-		a, err := m.request(ctx, k, t, &announce.Request{Name: name, Outer: &outer, NumWant: want})
+		// A stop does not cut it short: given up, it could reach the tracker
+		// behind the withdrawal.
+		sending, cancel := context.WithTimeout(m.ctx, tellTimeout)
+		a, err := m.request(sending, k, t, &announce.Request{Name: name, Outer: &outer, NumWant: want})
+		cancel()
 		if err != nil {
 			return nil, err
 		}
@@ -316,7 +353,7 @@ func (m *member) learn(t path.Relay, day announce.Day, name [32]byte, a *announc
 			continue // a tracker or a stranger made it up
 		}
 		m.mu.Lock()
-		m.union.Add(r)
+		m.addLocked(r)
 		if m.carrier.carry(newRumour(*o, r, false)) {
 			m.newsLocked()
 		}
@@ -334,6 +371,7 @@ func (m *member) stampOf(t path.Relay) int {
 func (m *member) stop() {
 	m.mu.Lock()
 	m.started, m.next, m.last, m.carrier.own = false, time.Time{}, nil, nil
+	m.missed.close()
 	m.unlive()
 	var idle []*circuit.Circuit
 	for id, b := range m.bound {
@@ -351,8 +389,8 @@ func (m *member) stop() {
 	}
 }
 
-// withdraw takes the record out everywhere.
-func (m *member) withdraw(ctx context.Context) {
+// withdraw takes the records of keys out everywhere.
+func (m *member) withdraw(ctx context.Context, keys ...*announce.Member) {
 	var all sync.WaitGroup
 	for _, t := range m.net.cfg.Trackers() {
 		all.Go(func() {
@@ -362,7 +400,9 @@ func (m *member) withdraw(ctx context.Context) {
 			}
 			defer k.turn.give()
 			for _, day := range announce.Days(m.id.hash, m.net.cfg.Now()) {
-				m.request(ctx, k, t, &announce.Request{Name: announce.Name(m.id.hash, t.ID, day), Withdraw: announce.Withdraw(m.keys, t.ID, day)})
+				for _, as := range keys {
+					m.request(ctx, k, t, &announce.Request{Name: announce.Name(m.id.hash, t.ID, day), Withdraw: announce.Withdraw(as, t.ID, day)})
+				}
 			}
 		})
 	}

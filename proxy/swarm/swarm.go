@@ -101,6 +101,11 @@ type Swarm interface {
 	// Peers known so far are returned in either case.
 	Announce(ctx context.Context, a Announce) (Answer, error)
 
+	// Later returns peers that were learned of too late for the answer to an
+	// Announce, as soon as there are some. Who asks again hears of them anyway,
+	// so it returns them for a short time only.
+	Later(ctx context.Context) ([]Key, error)
+
 	// Dial opens a stream to peer. The errors are ErrUnknownPeer and ErrUnreachable.
 	Dial(ctx context.Context, peer Key) (Conn, error)
 

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
-	"github.com/shoal-p2p/shoal/circuit/stream"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/relay"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 	"github.com/shoal-p2p/shoal/tracker/directory"
@@ -98,6 +99,9 @@ type tracker struct {
 	bits        int                 // guarded by mu: the stamp it asks for
 	took        []*announce.Request // guarded by mu
 	withdrawals int                 // guarded by mu
+	slow        chan struct{}       // not nil: answers wait until it is closed
+	waiting     atomic.Int32        // requests that have waited for slow, or do
+	now         func() time.Time    // its clock
 }
 
 func newTracker(t testing.TB) *tracker {
@@ -113,7 +117,7 @@ func newTracker(t testing.TB) *tracker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &tracker{store: store.NewMemory(store.Limits{})}
+	tr := &tracker{store: store.NewMemory(store.Limits{}), now: time.Now}
 	links := &link.Pool{Certificate: &cert}
 	server, err := hop.New(hop.Config{
 		Identity: identity, Key: func(byte) *onion.PrivateKey { return key }, Step: step, Links: links,
@@ -143,9 +147,13 @@ func (tr *tracker) announce(_ *hop.Circuit, b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if tr.slow != nil {
+		tr.waiting.Add(1)
+		<-tr.slow
+	}
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	now, ctx := time.Now(), context.Background()
+	now, ctx := tr.now(), context.Background()
 	a := announce.Answer{Interval: time.Hour, StampBits: tr.bits}
 	switch {
 	case r.Outer != nil:
@@ -177,7 +185,7 @@ func (tr *tracker) counts() (took, withdrawn int) {
 // held returns how many records tr has for the swarm of h now.
 func (tr *tracker) held(h Hash, now time.Time) (n int) {
 	for _, day := range announce.Days(h, now) {
-		records, _, _ := tr.store.Get(context.Background(), announce.Name(h, tr.ID, day), 50, time.Now())
+		records, _, _ := tr.store.Get(context.Background(), announce.Name(h, tr.ID, day), 50, now)
 		n += len(records)
 	}
 	return n
@@ -202,7 +210,7 @@ func (w *world) sidecar(set func(*Config)) *sidecar {
 		}
 		return out
 	}
-	c := circuit.New(circuit.Config{Links: links, Chooser: chooser, Relays: relays, Step: step, Budget: link.NewBudget(1 << 20)})
+	c := circuit.New(circuit.Config{Links: links, Chooser: chooser, Relays: relays, Step: step, Budget: window.NewBudget(1 << 20)})
 	cfg := Config{
 		State: t.TempDir(), Circuits: c, Chooser: chooser, Relays: relays,
 		Relay: func(id onion.ID) (path.Relay, bool) {
@@ -218,7 +226,7 @@ func (w *world) sidecar(set func(*Config)) *sidecar {
 			}
 			return out
 		},
-		Budget: stream.NewBudget(64 << 20), Now: time.Now,
+		Budget: window.NewBudget(64 << 20), Now: time.Now,
 	}
 	if set != nil {
 		set(&cfg)
@@ -247,9 +255,16 @@ func (w *world) sidecar(set func(*Config)) *sidecar {
 	}
 }
 
+// someHash returns the infohash of a swarm whose day does not change soon: what
+// a test counts is then there once.
 func someHash() (h Hash) {
-	rand.Read(h[:])
-	return h
+	for {
+		rand.Read(h[:])
+		now := time.Now()
+		if len(announce.Days(h, now)) == 1 && len(announce.Days(h, now.Add(10*time.Minute))) == 1 {
+			return h
+		}
+	}
 }
 
 // join joins h and announces until peers others are known.
@@ -311,7 +326,7 @@ func (m *member) boundTo() (ids []onion.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, b := range m.bound {
-		if b.circuit != nil && len(b.days) > 0 {
+		if b.circuit != nil && len(b.here) > 0 {
 			ids = append(ids, id)
 		}
 	}

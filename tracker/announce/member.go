@@ -17,6 +17,7 @@ type Member struct {
 	sign      ed25519.PrivateKey // S
 	stream    [32]byte           // E, private
 	streamPub [32]byte
+	week      uint32 // of the secret
 }
 
 // LogValue keeps keys out of every log.
@@ -40,6 +41,9 @@ func newMember(secret [32]byte, infohash [20]byte) *Member {
 
 // InfoHash returns the swarm that m is a member of.
 func (m *Member) InfoHash() [20]byte { return m.infohash }
+
+// Week returns the week whose keys these are, see Secret.Week.
+func (m *Member) Week() uint32 { return m.week }
 
 // S returns the public key that signs the inside of m's records.
 func (m *Member) S() (s [32]byte) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -151,6 +152,7 @@ func (a *Answer) Append(b []byte) []byte {
 	if len(a.Records) > MaxRecords || a.StampBits < 0 || a.StampBits > MaxStampBits {
 		panic(fmt.Sprintf("announce: answer with %d records and %d bits", len(a.Records), a.StampBits))
 	}
+	b = slices.Grow(b, answerHeader+len(a.Records)*OuterSize)
 	b = append(b, byte(a.Status), byte(a.StampBits))
 	b = binary.BigEndian.AppendUint32(b, uint32(min(max(a.Interval, 0), MaxInterval).Milliseconds()))
 	b = binary.BigEndian.AppendUint32(b, a.Seeders)

@@ -137,12 +137,28 @@ func (s *Secret) dropPrevious(now time.Time) bool {
 	return true
 }
 
-// Member returns who the client is in the swarm of infohash this week.
+// Week returns the number of the week that s is in.
+func (s *Secret) Week() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.week
+}
+
+// Member returns who the client is in the swarm of infohash in the week that s
+// is in.
 func (s *Secret) Member(infohash [20]byte) *Member {
 	s.mu.Lock()
-	key := s.current
+	key, week := s.current, s.week
 	s.mu.Unlock()
-	return newMember(key, infohash)
+	m := newMember(key, infohash)
+	m.week = week
+	return m
+}
+
+// InWeek says if a day of week has begun for the swarm of infohash. Days are
+// the swarm's own, so that not all of a client's swarms turn at one moment.
+func InWeek(infohash [20]byte, week uint32, now time.Time) bool {
+	return Days(infohash, now)[0] >= dayOf(weekStart(week))
 }
 
 // Previous returns who the client was in that swarm last week, while peers may

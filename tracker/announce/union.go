@@ -23,6 +23,9 @@ func NewUnion(max int, own ...[32]byte) *Union {
 	return u
 }
 
+// Skip makes u skip s too, the reader's in a new week.
+func (u *Union) Skip(s [32]byte) { u.own[s] = true }
+
 // Add takes r, from OpenRecord, and reports whether it told anything new: a
 // member not known before, or a greater sequence of one that is. Of equal
 // sequences, which differ by where they were published, the later expiry stays
@@ -51,6 +54,16 @@ func (u *Union) Expire(now time.Time) {
 			delete(u.records, s)
 		}
 	}
+}
+
+// Knows reports whether a record claims e.
+func (u *Union) Knows(e [32]byte) bool {
+	for _, r := range u.records {
+		if r.E == e {
+			return true
+		}
+	}
+	return false
 }
 
 // Len returns how many members are known.

@@ -64,7 +64,12 @@ func (d *Descriptor) Sign(key ed25519.PrivateKey) error {
 
 // Verify reports whether d was signed by its own ID.
 func (d *Descriptor) Verify() error {
-	if !ed25519.Verify(d.ID[:], d.signed(d.Append(nil)), d.Sig[:]) {
+	return d.verify(d.Append(nil))
+}
+
+// verify is Verify of a descriptor whose wire form is at hand.
+func (d *Descriptor) verify(wire []byte) error {
+	if !ed25519.Verify(d.ID[:], d.signed(wire), d.Sig[:]) {
 		return fmt.Errorf("directory: descriptor of %s not signed by its own key", d.ID.Short())
 	}
 	return nil
@@ -120,7 +125,7 @@ func public(a netip.Addr) bool {
 }
 
 func (d *Descriptor) signed(wire []byte) []byte {
-	return append([]byte(labelDescriptor), wire[:len(wire)-ed25519.SignatureSize]...)
+	return slices.Concat([]byte(labelDescriptor), wire[:len(wire)-ed25519.SignatureSize])
 }
 
 // Append appends d's wire form, at most MaxDescriptor bytes, to b.

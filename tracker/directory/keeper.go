@@ -89,44 +89,7 @@ func (k *Keeper) Network() *Network { return &k.network }
 // Add takes a view in its wire form, from anyone, and reports whether it told
 // anything new. It keeps raw. Errors that a caller may care for are ErrStale,
 // ErrOld and *EquivocationError; views it can't save count all the same.
-func (k *Keeper) Add(raw []byte) (news bool, err error) {
-	v, err := ParseView(raw)
-	if err != nil {
-		return false, err
-	}
-	key := v.Tracker()
-	if _, ok := k.network.Tracker(key); !ok {
-		return false, fmt.Errorf("directory: view of %s, which is no tracker of this network", onion.ID(key).Short())
-	}
-	k.adding.Lock()
-	defer k.adding.Unlock()
-	t := k.tracker(key)
-	if t.fault != nil {
-		return false, t.fault
-	}
-	if t.view != nil && t.view.Number == v.Number && t.view.hash == v.hash {
-		return false, nil
-	}
-	now := k.now()
-	if err := v.Verify(key, now, k.cache); err != nil {
-		return false, err
-	}
-	if err := v.Self.CheckAddrs(k.network.Test); err != nil {
-		return false, err
-	}
-	if err := t.chain.Check(v); err != nil {
-		if errors.As(err, &t.fault) {
-			t.view = nil
-			k.put(key, t)
-			return true, errors.Join(err, k.save(key, t))
-		}
-		return false, err
-	}
-	t.chain.Add(v)
-	t.view, t.late, t.arrived = v, now.Sub(time.Unix(v.Time, 0)), true
-	k.put(key, t)
-	return true, k.save(key, t)
-}
+func (k *Keeper) Add(raw []byte) (news bool, err error) { return k.add(raw) }
 
 // AddAnswer takes every view in an answer to a request for views.
 func (k *Keeper) AddAnswer(answer []byte) (news bool, err error) {
@@ -134,13 +97,77 @@ func (k *Keeper) AddAnswer(answer []byte) (news bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	var errs []error
-	for _, raw := range views {
-		one, err := k.Add(slices.Clone(raw))
-		news = news || one
-		errs = append(errs, err)
+	for i := range views {
+		views[i] = slices.Clone(views[i]) // each is kept for a time of its own
 	}
-	return news, errors.Join(errs...)
+	return k.add(views...)
+}
+
+// add takes views. What they have told is merged once, and then written: who
+// waits for the list need not wait for the disk.
+func (k *Keeper) add(raws ...[]byte) (news bool, err error) {
+	k.adding.Lock()
+	defer k.adding.Unlock()
+	errs := make([]error, len(raws), 2*len(raws))
+	var told [][32]byte
+	for i, raw := range raws {
+		var key [32]byte
+		var one bool
+		key, one, errs[i] = k.take(raw)
+		if one && !slices.Contains(told, key) {
+			told = append(told, key)
+		}
+	}
+	if len(told) == 0 {
+		return false, errors.Join(errs...)
+	}
+	k.merge()
+	saved := make([]error, len(told))
+	var wg sync.WaitGroup
+	for i, key := range told {
+		wg.Go(func() { saved[i] = k.save(key, k.tracker(key)) })
+	}
+	wg.Wait()
+	return true, errors.Join(append(errs, saved...)...)
+}
+
+// take verifies a view and makes it what is known of its tracker, which it
+// returns. Called with adding held.
+func (k *Keeper) take(raw []byte) (key [32]byte, news bool, err error) {
+	v, err := ParseView(raw)
+	if err != nil {
+		return key, false, err
+	}
+	key = v.Tracker()
+	if _, ok := k.network.Tracker(key); !ok {
+		return key, false, fmt.Errorf("directory: view of %s, which is no tracker of this network", onion.ID(key).Short())
+	}
+	t := k.tracker(key)
+	if t.fault != nil {
+		return key, false, t.fault
+	}
+	if t.view != nil && t.view.Number == v.Number && t.view.hash == v.hash {
+		return key, false, nil
+	}
+	now := k.now()
+	if err := v.Verify(key, now, k.cache); err != nil {
+		return key, false, err
+	}
+	if err := v.Self.CheckAddrs(k.network.Test); err != nil {
+		return key, false, err
+	}
+	if err := t.chain.Check(v); err != nil {
+		if errors.As(err, &t.fault) {
+			t.view = nil
+			k.put(key, t)
+			return key, true, err
+		}
+		return key, false, err
+	}
+	t.chain.Add(v)
+	t.view, t.late, t.arrived = v, now.Sub(time.Unix(v.Time, 0)), true
+	k.put(key, t)
+	return key, true, nil
 }
 
 // tracker returns a copy of what is known of a tracker of the network.
@@ -150,12 +177,11 @@ func (k *Keeper) tracker(key [32]byte) kept {
 	return *k.kept[key]
 }
 
-// put makes t what is known of a tracker, and merges. Called with adding held.
+// put makes t what is known of a tracker. Called with adding held.
 func (k *Keeper) put(key [32]byte, t kept) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.kept[key] = &t
-	k.mu.Unlock()
-	k.merge()
 }
 
 // merge makes the list anew. Called with adding held.
@@ -296,8 +322,13 @@ func (k *Keeper) Answer(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b []byte
-	for _, raw := range k.RawViews(have) {
+	raws := k.RawViews(have)
+	size := 0
+	for _, raw := range raws {
+		size += 4 + len(raw)
+	}
+	b := make([]byte, 0, size)
+	for _, raw := range raws {
 		b = AppendView(b, raw)
 	}
 	return b, nil

@@ -277,3 +277,28 @@ func FuzzParseState(f *testing.F) {
 	f.Add((&kept{fault: &EquivocationError{trackerKey(0), 7}}).append(nil))
 	f.Fuzz(func(_ *testing.T, b []byte) { parseState(b, trackerKey(0)) })
 }
+
+func TestAnAnswerIsOneChangeAndOneBadViewSpoilsNoOther(t *testing.T) {
+	dir, c := t.TempDir(), &clock{testNow}
+	a := relay(t, 1)
+	k := openKeeper(t, dir, 3, c)
+	good, other := view(t, 0, testNow, nil, said{a, 100, 5}), view(t, 2, testNow, nil, said{a, 100, 5})
+	forged := bytes.Clone(view(t, 1, testNow, nil, said{a, 900, 5}).Raw())
+	forged[len(forged)-1] ^= 1
+	var answer []byte
+	for _, raw := range [][]byte{good.Raw(), forged, other.Raw(), good.Raw()} {
+		answer = AppendView(answer, raw)
+	}
+	if news, err := k.AddAnswer(answer); !news || err == nil {
+		t.Errorf("AddAnswer = %v, %v of two good views and a forged one", news, err)
+	}
+	clear(answer) // the views are the keeper's own
+	for _, k := range []*Keeper{k, openKeeper(t, dir, 3, c)} {
+		if r, ok := k.Relay(a.ID); !ok || r.Weight != 100 || k.Merged().Views != 2 {
+			t.Errorf("Relay = %d, %v of %d views", r.Weight, ok, k.Merged().Views)
+		}
+	}
+	if raws := k.RawViews(k.Have()); len(raws) != 0 {
+		t.Errorf("%d views are newer than what the keeper has", len(raws))
+	}
+}

@@ -76,7 +76,11 @@ func (k *Keeper) reload(raw []byte, tracker [32]byte) (*View, error) {
 }
 
 func (k *Keeper) save(tracker [32]byte, t kept) error {
-	if err := writeFile(k.file(tracker), t.append(nil)); err != nil {
+	size := len(stateMagic) + 1 + 8 + 1 + chainLength*(8+32) + 4 + sha256.Size
+	if t.view != nil {
+		size += len(t.view.Raw())
+	}
+	if err := writeFile(k.file(tracker), t.append(make([]byte, 0, size))); err != nil {
 		return fmt.Errorf("directory: view could not be saved: %w", err)
 	}
 	return nil

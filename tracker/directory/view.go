@@ -332,7 +332,7 @@ func (c *Cache) descriptor(wire []byte) (*Descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.Verify(); err != nil {
+	if err := d.verify(wire); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()

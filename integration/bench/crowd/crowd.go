@@ -18,6 +18,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
@@ -46,7 +47,7 @@ func client(n *directory.Network, own int, relays func() []path.Relay) (*circuit
 	c := circuit.New(circuit.Config{
 		Links: pool, Chooser: path.New(n.Rules(), path.NewRand(), nil, nil), Relays: relays, Own: own,
 		Step:   func() uint32 { return onion.Step(time.Now()) },
-		Budget: link.NewBudget(1 << 20), Hello: directory.Hello,
+		Budget: window.NewBudget(1 << 20), Hello: directory.Hello,
 	})
 	return c, func() {
 		c.Close()

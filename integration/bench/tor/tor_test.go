@@ -4,7 +4,6 @@ package tor
 
 import (
 	"context"
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -12,13 +11,8 @@ import (
 	"github.com/shoal-p2p/shoal/integration/bench/peer"
 )
 
-// TestBytesComeThroughAnOnionService needs half a minute: it runs when the
-// benchmarks do, not with every test.
 func TestBytesComeThroughAnOnionService(t *testing.T) {
-	if os.Getenv("SHOAL_BENCH") == "" {
-		t.Skip("set SHOAL_BENCH to run it")
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute) // it agrees on who is there every 20 s, and misses some on a busy machine
 	defer cancel()
 	p := new(peer.Peer)
 	var source string
@@ -26,7 +20,7 @@ func TestBytesComeThroughAnOnionService(t *testing.T) {
 		t.Fatal(err)
 	}
 	started := time.Now()
-	n, err := Start(ctx, Config{Dir: os.Getenv("SHOAL_BENCH"), Target: source, Tuned: true})
+	n, err := Start(ctx, Config{Dir: t.TempDir(), Target: source, Tuned: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,64 +1,10 @@
-package socks
+package utp
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"sync"
 	"time"
 )
-
-// The header of µTP (BEP 29):
-//
-//	 0  1  type << 4 | version
-//	 1  1  kind of the first extension, 0 for none
-//	 2  2  connection id
-//	 4  4  time
-//	 8  4  difference of time
-//	12  4  window
-//	16  2  sequence number
-//	18  2  acknowledged number
-const (
-	utpHeaderSize = 20
-	utpMaxPacket  = 8192 // what the µTP package reads
-
-	utpData  = 0
-	utpFin   = 1
-	utpState = 2
-	utpReset = 3
-	utpSyn   = 4
-	utpTypes = 5
-)
-
-// isUTP says if b is a packet that the µTP package may be given. It knows no
-// error in a packet but a panic, so what it can't mean is kept from it.
-func isUTP(b []byte) bool {
-	if len(b) < utpHeaderSize || len(b) > utpMaxPacket || b[0]&0xf != 1 || b[0]>>4 >= utpTypes {
-		return false
-	}
-	ext, rest := b[1], b[utpHeaderSize:]
-	for ext != 0 {
-		if len(rest) < 2 || len(rest) < 2+int(rest[1]) {
-			return false
-		}
-		ext, rest = rest[0], rest[2+int(rest[1]):]
-	}
-	return true
-}
-
-func utpType(b []byte) byte       { return b[0] >> 4 }
-func utpConnID(b []byte) uint16   { return binary.BigEndian.Uint16(b[2:]) }
-func utpSequence(b []byte) uint16 { return binary.BigEndian.Uint16(b[16:]) }
-
-// resetFor returns the packet that refuses a SYN. The client hears it under
-// the SYN's own connection id; libtorrent then tries TCP within a millisecond,
-// which it does after four seconds when it hears nothing.
-func resetFor(syn []byte) []byte {
-	b := make([]byte, utpHeaderSize)
-	b[0] = utpReset<<4 | 1
-	binary.BigEndian.PutUint16(b[2:], utpConnID(syn))
-	binary.BigEndian.PutUint16(b[18:], utpSequence(syn))
-	return b
-}
 
 // synKey names a connection that the client opens.
 type synKey struct {
@@ -84,13 +30,12 @@ const (
 	synFor     = time.Minute      // how long a connection's SYN may be repeated
 )
 
-// syns decides about the SYNs of one association. A client that tries µTP
-// first is refused once, at which it turns to TCP at once: through a SOCKS
-// CONNECT it hears what became of the peer, and moves several times more. If
-// it comes again by µTP, and not by TCP, it is taken.
+// syns decides about the SYNs of one client. One that turns to TCP at a reset
+// is refused once: by TCP it hears what became of the peer, and moves several
+// times more. If it comes again by µTP, and not by TCP, it is taken.
 type syns struct {
 	mu      sync.Mutex
-	refused map[netip.Addr]time.Time // stand-ins that no CONNECT came for since
+	refused map[netip.Addr]time.Time // stand-ins that were not dialled by TCP since
 	conns   map[synKey]syn
 	opening int
 }
@@ -104,8 +49,9 @@ func newSyns() syns {
 	return syns{refused: make(map[netip.Addr]time.Time), conns: make(map[synKey]syn)}
 }
 
-// judge decides about a SYN to a stand-in.
-func (s *syns) judge(k synKey, now time.Time) verdict {
+// judge decides about a SYN to a stand-in; turns says if its sender is one that
+// turns to TCP.
+func (s *syns) judge(k synKey, turns bool, now time.Time) verdict {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c, ok := s.conns[k]; ok && now.Sub(c.at) < synFor {
@@ -116,7 +62,7 @@ func (s *syns) judge(k synKey, now time.Time) verdict {
 	}
 	s.forget(now)
 	at, again := s.refused[k.addr.Addr()]
-	if !again || now.Sub(at) >= refusedFor {
+	if turns && (!again || now.Sub(at) >= refusedFor) {
 		if len(s.refused) < maxSyns {
 			s.refused[k.addr.Addr()] = now
 		}

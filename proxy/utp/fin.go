@@ -1,4 +1,4 @@
-package socks
+package utp
 
 import (
 	"encoding/binary"
@@ -23,7 +23,7 @@ const finFor = time.Minute // how long a FIN may be answered
 
 // sent notes a packet of ours.
 func (f fins) sent(standIn netip.AddrPort, b []byte, now time.Time) {
-	if utpType(b) != utpFin {
+	if kind(b) != typeFin {
 		return
 	}
 	if len(f) >= maxFlows {
@@ -34,27 +34,27 @@ func (f fins) sent(standIn netip.AddrPort, b []byte, now time.Time) {
 		}
 	}
 	if len(f) < maxFlows {
-		f[standIn] = fin{now, utpConnID(b), utpSequence(b)}
+		f[standIn] = fin{now, connection(b), sequence(b)}
 	}
 }
 
 // answer returns the acknowledgment of b, if it is the client's FIN on a
 // connection that we have closed, and makes b one that only acknowledges.
 func (f fins) answer(standIn netip.AddrPort, b []byte, now time.Time) []byte {
-	if utpType(b) != utpFin {
+	if kind(b) != typeFin {
 		return nil
 	}
 	c, ok := f[standIn]
-	if diff := c.id - utpConnID(b); !ok || diff != 1 && diff != ^uint16(0) || now.Sub(c.at) > finFor {
+	if diff := c.id - connection(b); !ok || diff != 1 && diff != ^uint16(0) || now.Sub(c.at) > finFor {
 		return nil
 	}
-	ack := make([]byte, utpHeaderSize)
-	ack[0] = utpState<<4 | 1
+	ack := make([]byte, headerSize)
+	ack[0] = typeState<<4 | 1
 	binary.BigEndian.PutUint16(ack[2:], c.id)
 	binary.BigEndian.PutUint32(ack[4:], uint32(now.UnixMicro()))
-	binary.BigEndian.PutUint32(ack[12:], utpInFlight)
+	binary.BigEndian.PutUint32(ack[12:], inFlight)
 	binary.BigEndian.PutUint16(ack[16:], c.seq)
-	binary.BigEndian.PutUint16(ack[18:], utpSequence(b))
-	b[0] = utpState<<4 | 1
+	binary.BigEndian.PutUint16(ack[18:], sequence(b))
+	b[0] = typeState<<4 | 1
 	return ack
 }

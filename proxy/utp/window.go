@@ -1,4 +1,4 @@
-package socks
+package utp
 
 import (
 	"encoding/binary"
@@ -12,9 +12,9 @@ import (
 // whose round trip is next to nothing. So each packet's window is cut down to
 // a share of what the buffer behind it holds.
 const (
-	utpInFlight = 96 << 10 // bytes on their way to a client, or from it
-	utpPayload  = 1384     // of a full packet of the µTP package's
-	utpLeast    = 3 << 10  // what a client may send us: libtorrent falters at less
+	inFlight    = 96 << 10 // bytes on their way to a client, or from it
+	fullPayload = 1384     // of a full packet of the µTP package's
+	leastWindow = 3 << 10  // what a client may send us: libtorrent falters at less
 
 	shareEvery = 50 * time.Millisecond // who has sent in such a time has a share
 	maxFlows   = 4096
@@ -55,7 +55,7 @@ func (s *shares) turn(now time.Time) {
 // each returns what one of them may have in flight.
 func (s *shares) each(now time.Time) int {
 	s.turn(now)
-	return utpInFlight / max(s.before, s.recent, 1)
+	return inFlight / max(s.before, s.recent, 1)
 }
 
 // flows are the two directions of an association. The zero value is ready.
@@ -63,19 +63,19 @@ type flows struct{ out, in shares }
 
 // toClient notes a packet to the client and cuts the window that it grants.
 func (f *flows) toClient(standIn netip.AddrPort, b []byte, now time.Time) {
-	if utpType(b) == utpData {
+	if kind(b) == typeData {
 		f.out.sent(standIn, now)
 	}
-	cut(b, max(f.in.each(now), utpLeast))
+	cut(b, max(f.in.each(now), leastWindow))
 }
 
 // fromClient does the same for a packet from the client. The µTP package goes
 // by a window once it is overrun, so a packet is taken off.
 func (f *flows) fromClient(standIn netip.AddrPort, b []byte, now time.Time) {
-	if utpType(b) == utpData {
+	if kind(b) == typeData {
 		f.in.sent(standIn, now)
 	}
-	cut(b, max(f.out.each(now)-utpPayload, 0))
+	cut(b, max(f.out.each(now)-fullPayload, 0))
 }
 
 // cut lowers the window in a µTP packet.
