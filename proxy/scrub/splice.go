@@ -132,15 +132,19 @@ func (x *splice) run(dst, src net.Conn, s *Scrubber, told bool) {
 	if err == nil {
 		_, err = Copy(dst, from, s)
 	}
-	if err == nil || err == io.EOF {
-		err = closeWrite(dst)
-	}
-	if err != nil {
+	if err != nil && err != io.EOF {
 		x.fail(err)
 		return
 	}
+	first := !x.ended.Swap(true) // before dst ends: without halves that ends the other direction
+	if err := closeWrite(dst); err != nil {
+		if first {
+			x.note(err)
+		}
+		x.close()
+		return
+	}
 	// The other direction may be in the middle of a read or a write.
-	x.ended.Store(true)
 	(&source{Conn: dst, dst: src, ended: &x.ended}).linger()
 }
 
@@ -149,10 +153,15 @@ func (x *splice) run(dst, src net.Conn, s *Scrubber, told bool) {
 func (x *splice) fail(err error) {
 	refused := err == ErrNotBitTorrent || err == ErrWrongSwarm
 	if refused || !x.ended.Load() {
-		err = plain(err)
-		x.err.CompareAndSwap(nil, &err)
+		x.note(err)
 	}
 	x.close()
+}
+
+// note keeps err, if it is the first.
+func (x *splice) note(err error) {
+	err = plain(err)
+	x.err.CompareAndSwap(nil, &err)
 }
 
 // greet moves the handshake.
