@@ -35,11 +35,12 @@ func TestMain(m *testing.M) {
 	}
 	// A process built with the race detector sleeps a second when it exits.
 	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
-	// Under nohup SIGHUP is ignored, and whoever is started here would inherit that.
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
+	// Under nohup SIGHUP is ignored, and so are SIGINT and SIGQUIT behind a
+	// script's &: whoever is started here would inherit that.
+	ends := make(chan os.Signal, 1)
+	signal.Notify(ends, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
 	go func() {
-		<-hup
+		<-ends
 		os.Exit(1)
 	}()
 	os.Exit(m.Run())
