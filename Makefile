@@ -26,10 +26,10 @@ demo: build
 	integration/prereq.sh demo
 	bin/shoal demo
 
-# Every client to every other one, both ways of dialling.
+# Every client to every other one, both ways of dialling, and every kind of torrent.
 matrix: go
 	integration/prereq.sh test
-	SHOAL_MATRIX=all $(GO) test -count 1 -timeout 30m -parallel 4 -v -run TestMatrix ./integration
+	SHOAL_MATRIX=all $(GO) test -count 1 -timeout 30m -parallel 4 -v -run 'TestMatrix|TestEveryKindOfTorrentArrives' ./integration
 
 # Shoal beside chains of forwarders and Tor: BENCH=chain,tor,… picks suites
 # (bin/bench -help lists them), QUICK=1 is a short look.

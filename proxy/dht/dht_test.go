@@ -373,6 +373,40 @@ func TestGreetingsArePingsFromEveryNode(t *testing.T) {
 	}
 }
 
+// Transmission takes any node's answer to its ping and waits for four.
+func TestAllNodesAnswerTransmissionsFirstPing(t *testing.T) {
+	n := NewNode(config())
+	for i, c := range []struct {
+		txn  string
+		want int
+	}{{"pn\x00\x00", 1 + MaxNodes}, {"pn\x00\x00", 1}} {
+		eff := n.Handle(packet("ping", c.txn, nil), client, router, start)
+		if len(eff.Replies) != c.want {
+			t.Fatalf("%d answers to ping %d, want %d", len(eff.Replies), i, c.want)
+		}
+		for j, p := range eff.Replies {
+			var m struct {
+				Txn  string `bencode:"t"`
+				Kind string `bencode:"y"`
+				Said struct {
+					ID string `bencode:"id"`
+				} `bencode:"r"`
+			}
+			id := n.nodeID(p.From.Addr())
+			err := bencode.Unmarshal(p.Data, &m)
+			if err != nil || m.Txn != c.txn || m.Kind != "r" || m.Said.ID != string(id[:]) || p.To != client {
+				t.Errorf("answer %d to ping %d: %q from %v", j, i, p.Data, p.From)
+			}
+			if j > 0 && p.From != DefaultNodes[j-1] {
+				t.Errorf("answer %d comes from %v", j, p.From)
+			}
+		}
+	}
+	if eff := NewNode(config()).Handle(packet("ping", "x", nil), client, router, start); len(eff.Replies) != 1 {
+		t.Errorf("another client's first ping has %d answers", len(eff.Replies))
+	}
+}
+
 func TestNodesNextToTheTargetAreGiven(t *testing.T) {
 	n := NewNode(config())
 	if len(n.nodes) != MaxNodes {

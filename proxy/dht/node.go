@@ -81,21 +81,30 @@ func (n *Node) Handle(b []byte, client, to netip.AddrPort, now time.Time) Effect
 	if err != nil {
 		return c.fail(codeProtocol, err.Error())
 	}
-	n.meet(a.ID)
-	switch q.Method {
+	first := n.meet(a.ID)
+	eff := c.answer(q.Method, a)
+	if first {
+		eff.Replies = append(eff.Replies, c.chorus(q.Method)...)
+	}
+	return eff
+}
+
+// answer answers a query.
+func (c call) answer(method string, a arguments) Effects {
+	switch method {
 	case "ping":
 		return c.reply(result{})
 	case "find_node":
 		if len(a.Target) != 20 {
 			return c.fail(codeProtocol, "target is not 20 bytes")
 		}
-		return c.reply(n.near([20]byte([]byte(a.Target)), c.want(a)))
+		return c.reply(c.n.near([20]byte([]byte(a.Target)), c.want(a)))
 	case "get_peers", "announce_peer":
 		if len(a.InfoHash) != 20 {
 			return c.fail(codeProtocol, "info_hash is not 20 bytes")
 		}
 		h := swarm.Hash([]byte(a.InfoHash))
-		if q.Method == "get_peers" {
+		if method == "get_peers" {
 			return c.getPeers(h, c.want(a))
 		}
 		return c.announce(h, a)
@@ -168,6 +177,21 @@ func (c call) want(a arguments) want {
 	return want{slices.Contains(a.Want, "n4"), slices.Contains(a.Want, "n6")}
 }
 
+// chorus has all nodes answer a client's first ping, when it is of the library
+// that Transmission uses, which takes an answer from whomever. It asks for no
+// torrent before four nodes have answered and nine are known, and would look
+// for them one by one, every 5 to 15 s.
+func (c call) chorus(method string) (out []Packet) {
+	if method != "ping" || c.txn != "pn\x00\x00" {
+		return nil
+	}
+	for _, v := range c.n.nodes {
+		c.to = v.addr
+		out = append(out, c.reply(result{}).Replies...)
+	}
+	return out
+}
+
 // near returns nodes for a client that looks for target: half of them next to
 // it, as it expects, and half in turn. A client asks again and again for what
 // is next to itself, and Transmission asks for no torrent before it knows more
@@ -236,15 +260,16 @@ func (c call) found(h swarm.Hash, peers []netip.AddrPort, w want) result {
 }
 
 // meet remembers the node ids that the client has. It changes its own when it
-// is told another address (BEP 42).
-func (n *Node) meet(id string) {
+// is told another address (BEP 42). It reports whether id is a new one.
+func (n *Node) meet(id string) bool {
 	if slices.Contains(n.ids, id) {
-		return
+		return false
 	}
 	if len(n.ids) == maxIDs {
 		n.ids = slices.Delete(n.ids, 0, 1)
 	}
 	n.ids = append(n.ids, id)
+	return true
 }
 
 // isMeant says if a get_peers for h is for a torrent. libtorrent also sends it
