@@ -48,13 +48,13 @@ func through(t testing.TB, d time.Duration) (near, far *net.TCPConn) {
 
 func TestEachDirectionIsLate(t *testing.T) {
 	const d = 40 * time.Millisecond
+	start := time.Now() // the handshake begins when the forwarder sees the connection
 	near, far := through(t, d)
 	b := make([]byte, 4)
 
-	start := time.Now()
 	near.Write([]byte("ping"))
 	io.ReadFull(far, b)
-	if took := time.Since(start); took < 3*d-5*time.Millisecond || took > 20*d {
+	if took := time.Since(start); took < 3*d || took > 20*d {
 		t.Errorf("the first bytes took %v, want %v: two for the handshake and one for themselves", took, 3*d)
 	}
 	for range 3 {
