@@ -48,6 +48,7 @@ type Circuit struct {
 	early     Queue // cells sent before CREATED has gone
 
 	fed     bool   // in link.fed; owned by readLoop
+	meter   meter  // owned by readLoop
 	touched bool   // guarded by link.mu
 	report  uint64 // owned by whoever writes
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 const (
@@ -68,6 +69,7 @@ type Link struct {
 	recent *Circuit        // owned by readLoop: most cells come from the circuit of the one before
 	fed    []*Circuit      // owned by readLoop: whose handlers have got cells since Flush
 	cells  int             // owned by readLoop: how many
+	turn   turn            // owned by readLoop
 	out    onion.Direction // owned by whoever writes
 
 	mu       sync.Mutex
@@ -212,15 +214,20 @@ func (l *Link) readLoop() error {
 			return err
 		}
 		if l.cells >= batchCells || !l.recordWaits() {
-			l.flush()
+			now := window.Clock()
+			l.flush(now)
+			if l.turn.over(l.wire.poll.waited(), now) {
+				yield()
+			}
 		}
 	}
 }
 
-// flush tells handlers that there are no more cells for now.
-func (l *Link) flush() {
+// flush tells handlers that there are no more cells for now, now.
+func (l *Link) flush(now time.Duration) {
 	for i, c := range l.fed {
 		c.fed, l.fed[i] = false, nil
+		l.meet(c, now)
 		if c.state.Load() != over {
 			c.handler.Flush()
 		}

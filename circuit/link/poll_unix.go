@@ -20,6 +20,7 @@ type poller struct {
 	at  int             // where in it
 	n   int
 	err error
+	dry bool // the socket was empty, since waited was asked
 
 	put    func(fd uintptr)
 	out    []byte // what put writes
@@ -55,7 +56,21 @@ func (p *poller) tryRead(fd uintptr) bool {
 	if p.buf == nil {
 		readBuffers.Put(b)
 	}
-	return p.err != syscall.EAGAIN
+	if p.err == syscall.EAGAIN {
+		p.dry = true
+		return false
+	}
+	return true
+}
+
+// waited reports whether a read has waited for bytes since the last call.
+func (p *poller) waited() bool {
+	if p.raw == nil {
+		return true
+	}
+	dry := p.dry
+	p.dry = false
+	return dry
 }
 
 // read waits for bytes and reads them to *to behind the first at. When *to is

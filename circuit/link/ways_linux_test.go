@@ -50,8 +50,8 @@ const (
 )
 
 const (
-	questions     = 400
-	questionPause = 2 * time.Millisecond
+	questions     = 200
+	questionPause = 5 * time.Millisecond
 )
 
 // word is what the ends of a way say.

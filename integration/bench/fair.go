@@ -54,7 +54,7 @@ func fair(ctx context.Context, b *bench) error {
 	if err := b.relayFair(ctx, s); err != nil {
 		return err
 	}
-	s.note("both ends, all sidecars and all relays share this machine's cores: without a limit the bulk fills these, and the small stream waits for the scheduler, too; beside the chain's bulk it waits for nothing else; with a limit the relays are full and the cores are not, as in the field")
+	s.note("both ends, all sidecars and all relays share this machine's cores: without a limit the bulk fills these, and the small stream waits for the scheduler, too; beside the chain's bulk it waits for nothing else; with a limit, or a core for the relay and another for the rest, the relay is full and the rest is not, as in the field")
 	return nil
 }
 

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package link
+
+// yield does nothing here.
+func yield() {}
