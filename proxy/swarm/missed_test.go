@@ -44,13 +44,19 @@ func TestWhoIsLearnedOfAfterTheAnswerIsToldLater(t *testing.T) {
 // TestNobodyIsToldTwice: neither who was named in an answer, nor after a while.
 func TestNobodyIsToldTwice(t *testing.T) {
 	w, h := newWorld(t, 3, 1), someHash()
-	w.sidecar(nil).join(t, h, 0)
+	other := w.sidecar(nil).join(t, h, 0).Self()
 	m := w.sidecar(nil).join(t, h, 1)
+	within(t, func() bool { // or it is learned of in the midst of what follows
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.union.Knows(other)
+	})
 	record := func(e byte, seeder bool) announce.Record {
 		return announce.Record{S: [32]byte{e}, E: [32]byte{e}, Sequence: 1, Seeder: seeder}
 	}
 	none, cancel := context.WithCancel(t.Context())
 	cancel()
+	m.Later(none)
 	for _, c := range []struct {
 		what   string
 		record announce.Record
