@@ -181,9 +181,6 @@ func outer(t *testing.T, role string, flags uintptr) string {
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
 	out, err := cmd.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) {
-		t.Skip("no namespaces here: ", err)
-	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -281,9 +278,6 @@ func init() {
 }
 
 func TestResolversOfTheHostAreOutOfReach(t *testing.T) {
-	if _, err := exec.LookPath("getent"); err != nil {
-		t.Skip(err)
-	}
 	got := outer(t, "resolvers", 0)
 	want := `198.18.9.9      tracker.example
 198.18.9.9      STREAM tracker.example

@@ -96,7 +96,6 @@ func run(t testing.TB, cfg Config) (output string, code int) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	code, err := Run(ctx, cfg)
-	skipIfNotAllowed(t, err)
 	if err != nil {
 		t.Fatalf("Run: %v\n%s", err, out.String())
 	}
@@ -111,13 +110,6 @@ func mustRun(t testing.TB, cfg Config) string {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
 	return strings.TrimSpace(out)
-}
-
-func skipIfNotAllowed(t testing.TB, err error) {
-	t.Helper()
-	if errors.Is(err, ErrNotAllowed) {
-		t.Skip(err)
-	}
 }
 
 // live is a command that runs while the test talks to it.
@@ -155,7 +147,6 @@ func begin(t testing.TB, cfg Config) *live {
 	select {
 	case l.net = <-ready:
 	case <-l.done:
-		skipIfNotAllowed(t, l.err)
 		t.Fatalf("Run: %v", l.err)
 	case <-time.After(patience):
 		t.Fatal("the namespace doesn't come up")
