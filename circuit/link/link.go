@@ -223,7 +223,7 @@ func (l *Link) readLoop() error {
 	}
 }
 
-// flush tells handlers that there are no more cells for now, now.
+// flush tells handlers that there are no more cells for the moment, which is now.
 func (l *Link) flush(now time.Duration) {
 	for i, c := range l.fed {
 		c.fed, l.fed[i] = false, nil

@@ -2,34 +2,15 @@ package socks
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/shoal-p2p/shoal/proxy/vectortest"
 )
 
-// wire returns the lines of testdata/wire.txt: kind, bytes, outcome.
-func wire(t testing.TB) (lines [][3]string) {
-	b, err := os.ReadFile("testdata/wire.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		left, want, _ := strings.Cut(line, " ->")
-		kind, digits, _ := strings.Cut(left, " ")
-		raw, err := hex.DecodeString(strings.ReplaceAll(digits, " ", ""))
-		if err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		lines = append(lines, [3]string{kind, string(raw), strings.TrimSpace(want)})
-	}
-	return lines
-}
+// wire returns the lines of testdata/wire.txt.
+func wire(t testing.TB) [][3]string { return vectortest.Lines(t, "testdata/wire.txt") }
 
 func describe(b []byte) string {
 	h, body, err := parseHeader(b)

@@ -3,32 +3,13 @@ package utp
 import (
 	"encoding/hex"
 	"fmt"
-	"os"
-	"strings"
 	"testing"
+
+	"github.com/shoal-p2p/shoal/proxy/vectortest"
 )
 
-// packets returns the lines of testdata/packets.txt: kind, bytes, outcome.
-func packets(t testing.TB) (lines [][3]string) {
-	b, err := os.ReadFile("testdata/packets.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(b)) {
-		line = strings.TrimSpace(line)
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		left, want, _ := strings.Cut(line, " ->")
-		kind, digits, _ := strings.Cut(left, " ")
-		raw, err := hex.DecodeString(strings.ReplaceAll(digits, " ", ""))
-		if err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-		lines = append(lines, [3]string{kind, string(raw), strings.TrimSpace(want)})
-	}
-	return lines
-}
+// packets returns the lines of testdata/packets.txt.
+func packets(t testing.TB) [][3]string { return vectortest.Lines(t, "testdata/packets.txt") }
 
 func describe(b []byte) string {
 	if !Is(b) {
