@@ -160,7 +160,7 @@ func (t *Tracker) openStore() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	store := swarm.NewRedis(t.redis, prefix, swarm.Limits{})
-	if _, _, err := store.Get(ctx, [32]byte{}, 1, time.Now()); err != nil {
+	if _, _, err := store.Get(ctx, nil, [32]byte{}, 1, time.Now()); err != nil {
 		return fmt.Errorf("redis: the server can't be reached, or is older than 6.2: %w", err)
 	}
 	t.store = store
@@ -343,12 +343,13 @@ func (t *Tracker) announce(c *hop.Circuit, b []byte) ([]byte, error) {
 	defer cancel()
 	now := time.Now()
 	a := &announce.Answer{Status: t.take(ctx, r, now), StampBits: t.cfg.StampBits, Interval: t.cfg.Interval}
-	records, counts, err := t.store.Get(ctx, r.Name, r.NumWant, now)
+	answer, counts, err := t.store.Get(ctx, make([]byte, announce.AnswerHeader), r.Name, r.NumWant, now)
 	if err != nil {
 		return nil, err
 	}
-	a.Records, a.Seeders, a.Leechers = records, uint32(counts.Seeders), uint32(counts.Leechers)
-	return a.Append(nil), nil
+	a.Seeders, a.Leechers = uint32(counts.Seeders), uint32(counts.Leechers)
+	a.PutHeader(answer)
+	return answer, nil
 }
 
 // take stores or removes what r brings.

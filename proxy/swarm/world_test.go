@@ -171,9 +171,10 @@ func (tr *tracker) announce(_ *hop.Circuit, b []byte) ([]byte, error) {
 		tr.store.Remove(ctx, r.Name, r.Withdraw.T)
 		tr.withdrawals++
 	}
-	records, counts, err := tr.store.Get(ctx, r.Name, r.NumWant, now)
-	a.Records, a.Seeders, a.Leechers = records, uint32(counts.Seeders), uint32(counts.Leechers)
-	return a.Append(nil), err
+	answer, counts, err := tr.store.Get(ctx, make([]byte, announce.AnswerHeader), r.Name, r.NumWant, now)
+	a.Seeders, a.Leechers = uint32(counts.Seeders), uint32(counts.Leechers)
+	a.PutHeader(answer)
+	return answer, err
 }
 
 func (tr *tracker) counts() (took, withdrawn int) {
@@ -185,8 +186,8 @@ func (tr *tracker) counts() (took, withdrawn int) {
 // held returns how many records tr has for the swarm of h now.
 func (tr *tracker) held(h Hash, now time.Time) (n int) {
 	for _, day := range announce.Days(h, now) {
-		records, _, _ := tr.store.Get(context.Background(), announce.Name(h, tr.ID, day), 50, now)
-		n += len(records)
+		records, _, _ := tr.store.Get(context.Background(), nil, announce.Name(h, tr.ID, day), 50, now)
+		n += len(records) / announce.OuterSize
 	}
 	return n
 }

@@ -112,6 +112,9 @@ const (
 	// OuterSize is a record as a tracker stores it, bytes.
 	OuterSize = outerHeaderSize + BoxSize + 8 + ed25519.SignatureSize
 
+	// AnswerHeader is what stands in front of an answer's records, bytes.
+	AnswerHeader = 1 + 1 + 4 + 4 + 4 + 1
+
 	// MaxRecords is the most records in one answer, and so the most worth asking for.
 	MaxRecords = 50
 
@@ -143,7 +146,7 @@ const (
 	MaxRequest = requestHeader + OuterSize
 
 	// MaxAnswer is the longest Answer, bytes.
-	MaxAnswer = answerHeader + MaxRecords*OuterSize
+	MaxAnswer = AnswerHeader + MaxRecords*OuterSize
 )
 
 const flagSeeder = 1

@@ -152,23 +152,31 @@ func (a *Answer) Append(b []byte) []byte {
 	if len(a.Records) > MaxRecords || a.StampBits < 0 || a.StampBits > MaxStampBits {
 		panic(fmt.Sprintf("announce: answer with %d records and %d bits", len(a.Records), a.StampBits))
 	}
-	b = slices.Grow(b, answerHeader+len(a.Records)*OuterSize)
-	b = append(b, byte(a.Status), byte(a.StampBits))
-	b = binary.BigEndian.AppendUint32(b, uint32(min(max(a.Interval, 0), MaxInterval).Milliseconds()))
-	b = binary.BigEndian.AppendUint32(b, a.Seeders)
-	b = binary.BigEndian.AppendUint32(b, a.Leechers)
-	b = append(b, byte(len(a.Records)))
+	b = slices.Grow(b, AnswerHeader+len(a.Records)*OuterSize)
+	b = a.appendHeader(b, len(a.Records))
 	for i := range a.Records {
 		b = a.Records[i].Append(b)
 	}
 	return b
 }
 
+// PutHeader makes b an answer where the records lie in their wire form already,
+// after AnswerHeader bytes for what a says beside them. a.Records is not looked at.
+func (a *Answer) PutHeader(b []byte) { a.appendHeader(b[:0], (len(b)-AnswerHeader)/OuterSize) }
+
+func (a *Answer) appendHeader(b []byte, records int) []byte {
+	b = append(b, byte(a.Status), byte(a.StampBits))
+	b = binary.BigEndian.AppendUint32(b, uint32(min(max(a.Interval, 0), MaxInterval).Milliseconds()))
+	b = binary.BigEndian.AppendUint32(b, a.Seeders)
+	b = binary.BigEndian.AppendUint32(b, a.Leechers)
+	return append(b, byte(records))
+}
+
 // ParseAnswer reads what Append wrote and keeps no reference to b. The records
 // in it are as yet anyone's: OpenRecord tells.
 func ParseAnswer(b []byte) (*Answer, error) {
-	if len(b) < answerHeader {
-		return nil, fmt.Errorf("announce: answer of %d bytes, want at least %d", len(b), answerHeader)
+	if len(b) < AnswerHeader {
+		return nil, fmt.Errorf("announce: answer of %d bytes, want at least %d", len(b), AnswerHeader)
 	}
 	in := reader{b: b}
 	a := &Answer{Status: Status(in.byte()), StampBits: int(in.byte())}

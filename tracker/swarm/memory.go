@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,30 +207,28 @@ func (m *Memory) Remove(_ context.Context, name, t [32]byte) error {
 }
 
 // Get is Store's.
-func (m *Memory) Get(_ context.Context, name [32]byte, n int, now time.Time) ([]announce.Outer, Counts, error) {
+func (m *Memory) Get(_ context.Context, b []byte, name [32]byte, n int, now time.Time) ([]byte, Counts, error) {
 	s := m.shard(name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := s.swarms[name]
 	if in == nil {
-		return nil, Counts{}, nil
+		return b, Counts{}, nil
 	}
 	counts := Counts{Seeders: int(in.seeders), Leechers: len(in.slots) - int(in.seeders)}
-	records := make([]announce.Outer, 0, min(max(n, 0), len(in.slots)))
+	n = min(max(n, 0), len(in.slots))
+	b = slices.Grow(b, n*announce.OuterSize)
 	// Shuffle from the front as far as it takes to find n that have not ended.
-	for k := 0; k < len(in.slots) && len(records) < n; k++ {
+	for k := 0; k < len(in.slots) && n > 0; k++ {
 		s.swap(in, k, k+rand.IntN(len(in.slots)-k))
 		i := in.slots[k]
 		if s.slots[i].expiry <= now.Unix() {
 			continue
 		}
-		o, err := announce.ParseOuter(s.wire(i)[:])
-		if err != nil {
-			panic(err) // Put wrote it
-		}
-		records = append(records, o)
+		b = append(b, s.wire(i)[:]...)
+		n--
 	}
-	return records, counts, nil
+	return b, counts, nil
 }
 
 func (s *shard) swap(in *members, a, b int) {

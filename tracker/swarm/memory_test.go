@@ -83,7 +83,11 @@ func TestMemorySurvivesARestart(t *testing.T) {
 	if records, swarms := got.Len(); records != 1200 || swarms != 40 {
 		t.Errorf("%d records in %d swarms, want 1200 in 40", records, swarms)
 	}
-	records, counts, _ := got.Get(ctx, swarmtest.Name(0), 50, swarmtest.Now)
+	b, counts, _ := got.Get(ctx, nil, swarmtest.Name(0), 50, swarmtest.Now)
+	records, err := swarmtest.Records(b)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(records) != 30 || counts.Seeders != 10 {
 		t.Errorf("%d records, %+v", len(records), counts)
 	}
@@ -160,7 +164,7 @@ func BenchmarkMemoryPut(b *testing.B) {
 func BenchmarkMemoryGet50(b *testing.B) {
 	m := filled(b, 1000, 100)
 	for i := 0; b.Loop(); i++ {
-		m.Get(ctx, swarmtest.Name(i%1000), 50, swarmtest.Now)
+		m.Get(ctx, nil, swarmtest.Name(i%1000), 50, swarmtest.Now)
 	}
 }
 

@@ -122,7 +122,7 @@ func (r *Redis) remove(ctx context.Context, until, what string) (int, error) {
 }
 
 // Get is Store's.
-func (r *Redis) Get(ctx context.Context, name [32]byte, n int, now time.Time) ([]announce.Outer, Counts, error) {
+func (r *Redis) Get(ctx context.Context, b []byte, name [32]byte, n int, now time.Time) ([]byte, Counts, error) {
 	var (
 		some           *redis.KeyValueSliceCmd
 		all, seeding   *redis.IntCmd
@@ -136,20 +136,20 @@ func (r *Redis) Get(ctx context.Context, name [32]byte, n int, now time.Time) ([
 		return nil
 	})
 	if err != nil {
-		return nil, Counts{}, fmt.Errorf("swarm: redis: %w", err)
+		return b, Counts{}, fmt.Errorf("swarm: redis: %w", err)
 	}
 	counts := Counts{Seeders: int(seeding.Val()), Leechers: int(max(all.Val()-seeding.Val(), 0))}
 	if some == nil {
-		return nil, counts, nil
+		return b, counts, nil
 	}
-	var got []announce.Outer
+	got := b
 	for _, pair := range some.Val() {
 		o, err := announce.ParseOuter([]byte(pair.Value))
 		if err != nil {
-			return nil, Counts{}, fmt.Errorf("swarm: redis holds what is no record: %w", err)
+			return b, Counts{}, fmt.Errorf("swarm: redis holds what is no record: %w", err)
 		}
 		if !o.Expired(now) {
-			got = append(got, o)
+			got = append(got, pair.Value...)
 		}
 	}
 	return got, counts, nil

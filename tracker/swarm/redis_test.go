@@ -49,7 +49,7 @@ func TestRedisThatIsGoneIsAnError(t *testing.T) {
 	if err == nil || errors.Is(err, swarm.ErrFull) {
 		t.Errorf("Put = %v", err)
 	}
-	if _, _, err := s.Get(ctx, swarmtest.Name(1), 5, swarmtest.Now); err == nil {
+	if _, _, err := s.Get(ctx, nil, swarmtest.Name(1), 5, swarmtest.Now); err == nil {
 		t.Error("Get without a server")
 	}
 }

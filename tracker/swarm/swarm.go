@@ -38,9 +38,10 @@ type Store interface {
 	// Remove takes out the record with this T, if there is one.
 	Remove(ctx context.Context, name, t [32]byte) error
 
-	// Get returns at most n records that have not ended, chosen at random each
-	// time, and how many there are.
-	Get(ctx context.Context, name [32]byte, n int, now time.Time) ([]announce.Outer, Counts, error)
+	// Get appends to b at most n records that have not ended, chosen at random
+	// each time, as they are sent: announce.OuterSize bytes each. It returns the
+	// longer b, and how many records there are.
+	Get(ctx context.Context, b []byte, name [32]byte, n int, now time.Time) ([]byte, Counts, error)
 
 	// Expire takes out the records that ended, or some thousands of them, and
 	// returns how many. A caller that gets more than 0 may call again at once.

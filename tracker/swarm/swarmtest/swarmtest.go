@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -82,7 +83,11 @@ func (c *check) remove(s swarm.Store, name, t [32]byte) {
 
 func (c *check) get(s swarm.Store, name [32]byte, n int, now time.Time) ([]announce.Outer, swarm.Counts) {
 	c.Helper()
-	records, counts, err := s.Get(context.Background(), name, n, now)
+	b, counts, err := s.Get(context.Background(), nil, name, n, now)
+	if err != nil {
+		c.Error(err)
+	}
+	records, err := Records(b)
 	if err != nil {
 		c.Error(err)
 	}
@@ -101,6 +106,18 @@ func (c *check) expire(s swarm.Store, now time.Time) (all int) {
 		}
 		all += n
 	}
+}
+
+// Records reads what a store's Get has appended.
+func Records(b []byte) (records []announce.Outer, err error) {
+	for one := range slices.Chunk(b, announce.OuterSize) {
+		o, err := announce.ParseOuter(one)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, o)
+	}
+	return records, nil
 }
 
 func givesBack(c *check) {
@@ -311,7 +328,7 @@ func concurrent(c *check) {
 				if err != nil && !errors.Is(err, swarm.ErrFull) {
 					c.Error(err)
 				}
-				if _, _, err := s.Get(context.Background(), Name(n%5), 10, Now); err != nil {
+				if _, _, err := s.Get(context.Background(), nil, Name(n%5), 10, Now); err != nil {
 					c.Error(err)
 				}
 				if n%10 == 9 {
