@@ -44,7 +44,7 @@ func (p *poller) tryRead(fd uintptr) bool {
 		b = readBuffers.Get().(*[readSize]byte)
 	}
 	for {
-		p.n, p.err = syscall.Read(int(fd), b[p.at:])
+		p.n, p.err = readNow(fd, b[p.at:])
 		if p.err != syscall.EINTR {
 			break
 		}
@@ -100,7 +100,7 @@ func (p *poller) direct() bool { return p.raw != nil }
 
 func (p *poller) tryWrite(fd uintptr) {
 	for {
-		p.outN, p.outErr = syscall.Write(int(fd), p.out)
+		p.outN, p.outErr = writeNow(fd, p.out)
 		if p.outErr != syscall.EINTR {
 			return
 		}

@@ -26,27 +26,31 @@ import (
 )
 
 const (
-	perRound  = 4 << 10 // cells of one link between two stops of the clock
 	perWrite  = 16      // records, at most
 	allCredit = 1 << 60 // more than will be sent
 )
 
 // place is a relay as the other side of the pipe hears of it.
 type place struct {
-	ID     []byte
-	Addr   netip.AddrPort
-	Key    []byte // its onion key, number 1
-	OnCore int    // of the cores that the process may use: where it is to stay
+	ID   []byte
+	Addr netip.AddrPort
+	Key  []byte // its onion key, number 1
+	plan
+}
+
+// plan is one way that startRelay starts.
+type plan struct {
 	Role   role
+	OnCore int  // of the cores that the process may use: where it is to stay
+	Back   bool // whether it stands behind everybody else who wants the core
 }
 
 // role is what the ends of a way do, each time that they are told to.
 type role int
 
 const (
-	rounds role = iota // seal perRound cells; the next time, send them
-	flood              // send back as much as goes until told to stop, and stand behind everybody else who wants the core
-	ask                // send a cell and have one back, questions times
+	flood role = iota // send back as much as goes, until told to stop
+	ask               // send a cell and have one back, questions times
 )
 
 const (
@@ -81,16 +85,6 @@ func (e *ends) hear(tb testing.TB) {
 	e.said = word{}
 	if err := e.out.Decode(&e.said); err != nil {
 		tb.Fatalf("the ends of a way are gone: %v", err)
-	}
-}
-
-// tellAll has each of ways do its part once, all at the same time.
-func tellAll(tb testing.TB, ways []*ends) {
-	for _, w := range ways {
-		w.say(tb, struct{}{})
-	}
-	for _, w := range ways {
-		w.hear(tb)
 	}
 }
 
@@ -137,12 +131,6 @@ func startEnds(b *testing.B) *ends {
 	return e
 }
 
-// plan is one way that startRelay starts.
-type plan struct {
-	role   role
-	onCore int // place.OnCore
-}
-
 // startRelay starts a relay and ways through it.
 func startRelay(b *testing.B, plans ...plan) (ways []*ends) {
 	b.Helper()
@@ -186,7 +174,7 @@ func startRelay(b *testing.B, plans ...plan) (ways []*ends) {
 	wg.Go(func() { server.Serve(ctx, ln) })
 	id := server.ID()
 	for i, e := range ways {
-		e.say(b, place{id[:], ln.Addr().(*net.TCPAddr).AddrPort(), key.Public().Bytes(), plans[i].onCore, plans[i].role})
+		e.say(b, place{id[:], ln.Addr().(*net.TCPAddr).AddrPort(), key.Public().Bytes(), plans[i]})
 	}
 	for _, e := range ways {
 		e.hear(b)
@@ -211,6 +199,11 @@ func playEnds(in *json.Decoder, out *json.Encoder) error {
 	if err := stay(relay.OnCore); err != nil {
 		return err
 	}
+	if relay.Back {
+		if err := yieldToAll(); err != nil {
+			return err
+		}
+	}
 	key, err := onion.ParsePublicKey(relay.Key, 1)
 	if err != nil {
 		return err
@@ -222,14 +215,8 @@ func playEnds(in *json.Decoder, out *json.Encoder) error {
 	told := func() error { return in.Decode(new(struct{})) }
 	var play func(told func() error) (word, error)
 	switch relay.Role {
-	case rounds:
-		play = w.round
-		go w.listen(w.from)
 	case flood:
 		play = w.flood
-		if err := yieldToAll(); err != nil {
-			return err
-		}
 		go w.listen(w.to)
 		go w.count()
 	case ask:
@@ -304,9 +291,8 @@ type way struct {
 	to     link.Raw
 	last   cell.ID // of the circuit on the link to
 
-	records []byte // sealed; all of one size
-	sent    uint64 // cells
-	came    atomic.Int64
+	sent uint64 // cells
+	came atomic.Int64
 
 	mu     sync.Mutex
 	credit uint64 // guarded by mu
@@ -476,20 +462,6 @@ func (w *way) may(most int) (records int, err error) {
 	return min(int((w.credit-w.sent)/link.RecordCells), most), w.over
 }
 
-// round has refill make what the next one sends.
-func (w *way) round(func() error) (word, error) {
-	if len(w.records) == 0 {
-		w.refill()
-		return word{}, nil
-	}
-	sent := make(chan error, 1)
-	go func() { sent <- w.send() }()
-	if err := w.drain(); err != nil {
-		return word{}, err
-	}
-	return word{Cells: perRound}, <-sent
-}
-
 // flood sends back from the last hop, which needs nothing sealed but records,
 // until told to stop.
 func (w *way) flood(told func() error) (word, error) {
@@ -580,46 +552,4 @@ func framesOf(id cell.ID) (all []*cell.Frame) {
 		all = append(all, f)
 	}
 	return all
-}
-
-// refill seals what the next round sends.
-func (w *way) refill() {
-	cells := framesOf(circuitID)
-	for range perRound / link.RecordCells {
-		for _, f := range cells {
-			w.layers.Seal(f.Body())
-		}
-		w.records = w.from.Append(w.records, nil, cells...)
-	}
-}
-
-// send sends what refill made, as far as it is allowed, and waits.
-func (w *way) send() error {
-	left := w.records
-	size := len(left) / (perRound / link.RecordCells)
-	w.records = w.records[:0]
-	for len(left) > 0 {
-		n, err := w.may(min(perWrite, len(left)/size))
-		if err != nil {
-			return err
-		}
-		if _, err := w.from.Write(left[:n*size]); err != nil {
-			return err
-		}
-		left = left[n*size:]
-		w.sent += uint64(n * link.RecordCells)
-	}
-	return nil
-}
-
-// drain reads as many cells as one round sends.
-func (w *way) drain() error {
-	for left := perRound; left > 0; {
-		n, err := w.to.Skip()
-		if err != nil {
-			return err
-		}
-		left -= n
-	}
-	return nil
 }
