@@ -32,6 +32,9 @@ type Section struct {
 	Figures []*Figure
 	Checks  []Check
 	Notes   []string
+
+	told func(row string) // who waits hears what has been measured; nil: nobody
+	last string           // row
 }
 
 // Figure is one thing measured in several rounds.
@@ -96,6 +99,10 @@ func load() string {
 func (r *Report) section(name, title string) *Section {
 	s := &Section{Name: name, Title: title}
 	r.Sections = append(r.Sections, s)
+	began := time.Now()
+	s.told = func(row string) {
+		fmt.Fprintf(os.Stderr, "%s: %s (%v)\n", name, row, time.Since(began).Round(time.Second))
+	}
 	return s
 }
 
@@ -110,6 +117,10 @@ func (r *Report) save() error {
 
 // add notes one round's value of a figure.
 func (s *Section) add(row, column, unit string, value float64) {
+	if row != s.last && s.told != nil {
+		s.told(row)
+	}
+	s.last = row
 	f := s.get(row, column)
 	if f == nil {
 		f = &Figure{Row: row, Column: column, Unit: unit}
