@@ -13,16 +13,19 @@ import (
 
 // readNow reads what is there; the error is EAGAIN when nothing is.
 func readNow(fd uintptr, b []byte) (int, error) {
-	return now(unix.SYS_RECVFROM, fd, b, unix.MSG_DONTWAIT)
+	n, err := call(unix.SYS_RECVFROM, fd, b, unix.MSG_DONTWAIT)
+	hasRead(fd)
+	return n, err
 }
 
 // writeNow writes as much as fits; the error is EAGAIN when nothing does.
 func writeNow(fd uintptr, b []byte) (int, error) {
-	return now(unix.SYS_SENDTO, fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	willWrite()
+	return call(unix.SYS_SENDTO, fd, b, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
-func now(call, fd uintptr, b []byte, flags uintptr) (int, error) {
-	n, _, err := unix.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
+func call(number, fd uintptr, b []byte, flags uintptr) (int, error) {
+	n, _, err := unix.RawSyscall6(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), flags, 0, 0)
 	if err != 0 {
 		return 0, err
 	}
