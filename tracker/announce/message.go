@@ -149,9 +149,6 @@ type Answer struct {
 
 // Append appends a's wire form, at most MaxAnswer bytes, to b.
 func (a *Answer) Append(b []byte) []byte {
-	if len(a.Records) > MaxRecords || a.StampBits < 0 || a.StampBits > MaxStampBits {
-		panic(fmt.Sprintf("announce: answer with %d records and %d bits", len(a.Records), a.StampBits))
-	}
 	b = slices.Grow(b, AnswerHeader+len(a.Records)*OuterSize)
 	b = a.appendHeader(b, len(a.Records))
 	for i := range a.Records {
@@ -165,6 +162,9 @@ func (a *Answer) Append(b []byte) []byte {
 func (a *Answer) PutHeader(b []byte) { a.appendHeader(b[:0], (len(b)-AnswerHeader)/OuterSize) }
 
 func (a *Answer) appendHeader(b []byte, records int) []byte {
+	if records > MaxRecords || a.StampBits < 0 || a.StampBits > MaxStampBits {
+		panic(fmt.Sprintf("announce: answer with %d records and %d bits", records, a.StampBits))
+	}
 	b = append(b, byte(a.Status), byte(a.StampBits))
 	b = binary.BigEndian.AppendUint32(b, uint32(min(max(a.Interval, 0), MaxInterval).Milliseconds()))
 	b = binary.BigEndian.AppendUint32(b, a.Seeders)
