@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -53,9 +52,6 @@ func carry(b *testing.B, e *ends, way peer.Way, pids []int) {
 }
 
 func endsFor(b *testing.B) *ends {
-	if runtime.GOOS != "linux" {
-		b.Skip("needs Linux's /proc")
-	}
 	e, err := startEnds(b.TempDir())
 	if err != nil {
 		b.Fatal(err)

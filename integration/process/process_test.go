@@ -3,16 +3,13 @@
 package process
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // TestMain lets the test binary play a parent that is killed while it has a child.
@@ -62,39 +59,6 @@ func TestStartSaysWhatCouldNotStart(t *testing.T) {
 	_, err := Start("nobody", exec.Command("/nonexistent/program"), filepath.Join(t.TempDir(), "log"))
 	if err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("Start of nothing = %v, want an error that names it", err)
-	}
-}
-
-func TestAChildDiesWithAParentThatIsKilled(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux has death signals")
-	}
-	parent := exec.Command(os.Args[0])
-	parent.Env = append(os.Environ(), "PROCESS_TEST_PARENT="+filepath.Join(t.TempDir(), "log"))
-	out, err := parent.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatal(err)
-	}
-	var child int
-	if _, err := fmt.Sscan(line, &child); err != nil {
-		t.Fatalf("the parent said %q: %v", line, err)
-	}
-	parent.Process.Kill()
-	parent.Wait()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if !running(child) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the child %d is still there", child)
-		}
 	}
 }
 
