@@ -343,7 +343,7 @@ func TestNoClientUsesAnotherWay(t *testing.T) {
 	network := network(t)
 	out := watchExit(t)
 	resolveOutside(t)
-	other := client(t, deadline(t, perPair), network.Sidecars[1], func(c *clients.Config) { c.NoDHT = true })
+	other := client(t, deadline(t, perPair), network.Sidecars[1], func(c *clients.Config) { c.NoDHT, c.NoQueue = true, true })
 	t.Run("through", func(t *testing.T) {
 		for _, e := range exitRoads() {
 			t.Run(e.String(), func(t *testing.T) {

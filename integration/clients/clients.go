@@ -39,6 +39,7 @@ type Config struct {
 	User, Password string // for it
 	Encryption     Encryption
 	NoDHT          bool
+	NoQueue        bool // qBittorrent: more than five torrents at once
 	NoUTP          bool
 	NoPEX          bool   // qBittorrent alone
 	Port           uint16 // for peers; 0: a free one

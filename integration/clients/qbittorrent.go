@@ -97,6 +97,9 @@ Session\DHTEnabled=%t
 	if c.DownloadLimit > 0 {
 		fmt.Fprintf(&b, "Session\\GlobalDLSpeedLimit=%d\n", c.DownloadLimit>>10)
 	}
+	if c.NoQueue {
+		b.WriteString("Session\\QueueingSystemEnabled=false\n")
+	}
 	if c.NoUTP {
 		b.WriteString("Session\\BTProtocol=TCP\n")
 	}
