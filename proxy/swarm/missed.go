@@ -10,9 +10,10 @@ import (
 // missed is who was learned of soon after a client was answered, and would
 // have been named by that answer. It is guarded by member.mu.
 type missed struct {
-	until time.Time     // later ones are left to the client's next announce
-	peers []Key         // at most MaxRecords
-	more  chan struct{} // closed and replaced when there are more
+	until  time.Time     // later ones are left to the client's next announce
+	asking int           // announces whose answers will name whoever is learned of
+	peers  []Key         // at most MaxRecords
+	more   chan struct{} // closed and replaced when there are more
 }
 
 // missedFor is for how long after a start, or an answer that came before the
@@ -25,7 +26,7 @@ func (s *missed) open() { s.until = time.Now().Add(missedFor) }
 func (s *missed) close() { s.until, s.peers = time.Time{}, nil }
 
 func (s *missed) wants() bool {
-	return time.Now().Before(s.until) && len(s.peers) < announce.MaxRecords
+	return s.asking == 0 && time.Now().Before(s.until) && len(s.peers) < announce.MaxRecords
 }
 
 func (s *missed) add(k Key) {

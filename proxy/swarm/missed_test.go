@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 )
 
@@ -38,6 +39,40 @@ func TestWhoIsLearnedOfAfterTheAnswerIsToldLater(t *testing.T) {
 		if err != nil || len(peers) != 1 || peers[0] != all[1-i].Self() {
 			t.Errorf("Later = %v, %v", peers, err)
 		}
+	}
+}
+
+// TestWhoTheAnswerWillNameIsNotMissed: one tracker's peers are known long before
+// another tracker has answered, and the client with it.
+func TestWhoTheAnswerWillNameIsNotMissed(t *testing.T) {
+	w, h := newWorld(t, 3, 2), someHash()
+	slow := make(chan struct{})
+	w.trackers[1].slow = slow
+	other := w.sidecar(func(c *Config) {
+		c.Trackers = func() []path.Relay { return []path.Relay{w.trackers[0].Relay} }
+	}).join(t, h, 0).Self()
+	joined, err := w.sidecar(nil).Join("client", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := joined.(*member)
+	answered := make(chan Answer, 1)
+	go func() {
+		a, _ := m.Announce(soon(t), Announce{Event: Started, Left: 1, NumWant: -1})
+		answered <- a
+	}()
+	within(t, func() bool { return m.knows(other) })
+	none, cancel := context.WithCancel(t.Context())
+	cancel()
+	if peers, _ := m.Later(none); len(peers) != 0 {
+		t.Errorf("of %d peers it is told before it is answered", len(peers))
+	}
+	close(slow)
+	if a := <-answered; len(a.Peers) != 1 || a.Peers[0] != other {
+		t.Errorf("the answer names %d peers", len(a.Peers))
+	}
+	if peers, _ := m.Later(none); len(peers) != 0 {
+		t.Errorf("of %d peers it is told once more", len(peers))
 	}
 }
 

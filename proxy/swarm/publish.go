@@ -48,6 +48,9 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 		m.again = true
 		m.missed.open()
 	}
+	if a.NumWant != 0 {
+		m.missed.asking++
+	}
 	m.started, m.heard = true, time.Now()
 	if a.Left != Unknown {
 		m.seeder = a.Left == 0
@@ -154,6 +157,7 @@ func (m *member) answer(want int, r result) (Answer, error) {
 	defer m.mu.Unlock()
 	out := Answer{Interval: r.interval, Seeders: int(m.seeds), Leechers: int(m.leeches)}
 	if want > 0 {
+		m.missed.asking--
 		m.missed.peers = nil
 	}
 	if r.err != nil {
