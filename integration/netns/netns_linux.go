@@ -151,14 +151,14 @@ func enter(prepare func(dir string) ([]string, error)) (code int, err error) {
 	return Run(os.Args[1:], env)
 }
 
-// AddAddress gives the loopback interface one more address, inside.
+// AddAddress gives the loopback interface a, inside, unless it has that.
 func AddAddress(a netip.Addr) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("netns: %w", err)
 	}
 	address := &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}}
-	if err := netlink.AddrAdd(lo, address); err != nil {
+	if err := netlink.AddrReplace(lo, address); err != nil {
 		return fmt.Errorf("netns: add %v: %w", a, err)
 	}
 	return nil
