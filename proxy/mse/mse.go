@@ -8,8 +8,8 @@
 // 0.9.8 leaves such bytes out of what it hashes, others don't, and then each
 // waits for the other until one gives up. It would be one exchange in 256.
 //
-// There is no padding, which hides lengths from who listens on the way: both
-// ends are on one machine.
+// There is no padding, which hides lengths from who listens on the way: the
+// client is on this machine, or in the same user's network.
 // Not here: what is said inside (package scrub), deadlines (those of the conn).
 package mse
 

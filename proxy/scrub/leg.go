@@ -138,8 +138,8 @@ const answerTimeout = 5 * time.Second
 // the far side's handshake, as c has it rewritten, and waits for the client's
 // own. A client that does not answer a plain one is tried in MSE, and the
 // other way round when taste remembers so; dial is called at most three times,
-// one conn after the other. Errors are those of Accept and of dial; the conn is
-// closed on error.
+// one conn after the other. Errors are those of Accept and of dial, or
+// mse.ErrAgain; the conn is closed on error.
 func Dial(ctx context.Context, dial func(context.Context) (net.Conn, error), far *Leg, c Config, taste *Taste) (*Leg, error) {
 	if len(far.hello) != helloSize {
 		panic("scrub: Dial needs a stream that nothing was read from since Far")
@@ -182,7 +182,8 @@ func dialEither(ctx context.Context, dial func(context.Context) (net.Conn, error
 // errDial is wrapped by what dial itself returned.
 var errDial = errors.New("scrub: the client can't be reached")
 
-// dialOne says hello in one of the two ways.
+// dialOne says hello in one of the two ways, in MSE once more when the first
+// exchange came to no good secret.
 func dialOne(ctx context.Context, dial func(context.Context) (net.Conn, error), hello []byte, hash swarm.Hash, inMSE bool) (*Leg, error) {
 	l, err := dialOnce(ctx, dial, hello, hash, inMSE)
 	if errors.Is(err, mse.ErrAgain) {
@@ -238,6 +239,7 @@ func within(ctx context.Context, conn net.Conn, f func() (*Leg, error)) (*Leg, e
 	return l, nil
 }
 
+// mseError says in this package's words what an exchange came to.
 func mseError(err error) error {
 	switch {
 	case errors.Is(err, mse.ErrTorrent):

@@ -207,6 +207,7 @@ func TestFarTakesNoMSE(t *testing.T) {
 // client is a torrent client that is dialled.
 type client struct {
 	plain, mse bool // what it takes
+	again      int  // exchanges of MSE that it lets come to no good secret
 	hash       swarm.Hash
 	dials      int
 	heard      []byte // the handshake it was told last
@@ -229,6 +230,12 @@ func (c *client) serve(conn net.Conn) {
 	var rw io.ReadWriter = readWriter{io.MultiReader(bytes.NewReader(first), conn), conn}
 	isPlain := string(first) == protocol
 	if isPlain && !c.plain || !isPlain && !c.mse {
+		return
+	}
+	if !isPlain && c.again > 0 {
+		c.again--
+		io.ReadFull(rw, make([]byte, 96))
+		conn.Write(append(make([]byte, 95), 1)) // whatever the other key is, the secret is one
 		return
 	}
 	if !isPlain {
@@ -290,6 +297,22 @@ func TestDialFindsTheWayInAndRemembersIt(t *testing.T) {
 			t.Errorf("%s: read %q, %v", row.name, got[:4], err)
 		}
 		l.Close()
+		far.Close()
+		c.done.Wait()
+	}
+}
+
+// TestDialTriesOnceMoreForABetterSecret: see package mse.
+func TestDialTriesOnceMoreForABetterSecret(t *testing.T) {
+	for again, want := range []error{nil, nil, own.ErrAgain} {
+		c, far := &client{mse: true, again: again, hash: testHash}, farLeg(t)
+		l, err := Dial(t.Context(), c.dial, far, testConfig, new(Taste))
+		if dials := 2 + min(again, 1); !errors.Is(err, want) || c.dials != dials { // the first is plain
+			t.Errorf("%d bad exchanges: Dial = %v after %d dials, want %v after %d", again, err, c.dials, want, dials)
+		}
+		if l != nil {
+			l.Close()
+		}
 		far.Close()
 		c.done.Wait()
 	}
