@@ -33,22 +33,24 @@ func main() {
 	app := &cli.App{
 		Name:  "shoal-tracker",
 		Usage: "run a Shoal tracker",
-		Description: `Prints its tracker link first: give it to those who are to use this tracker. A
-sidecar never dials it directly, so a link needs entry relays: start with
---network FILE that names them, or add them with --entry.`,
+		Description: `Print the tracker link, then run until interrupted. Give the link to the users and
+relays of this tracker, for --tracker. A sidecar never dials a tracker directly,
+so the link must contain entry relays: name them with --network or --entry.
+
+Example: shoal-tracker --network network.json --listen 0.0.0.0:9000`,
 		Version:         version,
 		HideHelpCommand: true,
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "network", Usage: "`FILE` whose entry relays and test settings to use"},
-			&cli.StringSliceFlag{Name: "entry", Usage: "`ID@ADDR` of an entry relay for the link, as shoal relay --print-id prints it; several times for several"},
-			&cli.StringFlag{Name: "state", Usage: "`DIR` for keys, views and records; readable by you only", Value: "shoal-tracker"},
-			&cli.StringFlag{Name: "listen", Usage: "`ADDR` to accept links on, IP and port", Value: "0.0.0.0:9000"},
-			&cli.StringFlag{Name: "advertise", Usage: "`ADDR` that others reach it at, when behind NAT or in Docker"},
-			&cli.StringFlag{Name: "source", Usage: "`ADDR` to dial relays from, an IP address of this machine"},
-			&cli.DurationFlag{Name: "interval", Usage: "between announces", Value: tracker.DefaultInterval},
-			&cli.IntFlag{Name: "stamp", Usage: "work that a record must show, in bits; 0 asks for none"},
-			&cli.StringFlag{Name: "redis", EnvVars: []string{"SHOAL_REDIS"}, Usage: "`URL` of the Redis server, 6.2 or newer, that keeps the records: redis://USER:PASSWORD@HOST:PORT/NUMBER; without it, this process does"},
-			&cli.BoolFlag{Name: "print-link", Usage: "make the keys, print the link, and exit"},
+			&cli.StringFlag{Name: "network", Usage: "network `FILE` from which to take entry relays and test settings"},
+			&cli.StringSliceFlag{Name: "entry", Usage: "entry relay for the link, as `ID@IP:PORT` from shoal relay --print-id; repeat for several"},
+			&cli.StringFlag{Name: "state", Usage: "`DIR` for keys, views and records, readable by you only", Value: "shoal-tracker"},
+			&cli.StringFlag{Name: "listen", Usage: "`IP:PORT` on which to accept links", Value: "0.0.0.0:9000"},
+			&cli.StringFlag{Name: "advertise", Usage: "`IP[:PORT]` at which others reach this tracker, if it is behind NAT or in a container, e.g. 203.0.113.5"},
+			&cli.StringFlag{Name: "source", Usage: "local `IP` address for outgoing connections, e.g. 192.168.1.20 (default: chosen by the system)"},
+			&cli.DurationFlag{Name: "interval", Usage: "time between a member's announces, e.g. 10m", Value: tracker.DefaultInterval},
+			&cli.IntFlag{Name: "stamp", Usage: "proof of work required of a record, in `BITS` (0: none)"},
+			&cli.StringFlag{Name: "redis", EnvVars: []string{"SHOAL_REDIS"}, Usage: "`URL` of a Redis server, 6.2 or newer, that keeps the records, as redis://USER:PASSWORD@HOST:PORT/NUMBER (default: kept in memory and --state)"},
+			&cli.BoolFlag{Name: "print-link", Usage: "print the tracker link and exit; creates the keys if needed"},
 		},
 		Action:         run,
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &usageError{err} },
@@ -75,7 +77,7 @@ func fail(code int, err error) {
 
 func run(c *cli.Context) error {
 	if c.Args().Present() {
-		return &usageError{fmt.Errorf("nothing is done with %q: see shoal-tracker --help", c.Args().First())}
+		return &usageError{fmt.Errorf("unexpected argument %q: see shoal-tracker --help", c.Args().First())}
 	}
 	cfg := tracker.Config{
 		State: c.String("state"), Listen: c.String("listen"), Interval: c.Duration("interval"), StampBits: c.Int("stamp"),

@@ -37,13 +37,12 @@ func main() {
 	app := &cli.App{
 		Name:  "shoal",
 		Usage: "share files with the torrent client you already use, without showing your address",
-		Description: `Start the sidecar with "shoal proxy", and set its address as SOCKS5 proxy in the
-torrent client. Everything the client says to trackers and peers then goes
-through relays, encrypted from end to end. Only people who run Shoal are in
-its swarms.
+		Description: `Start the sidecar with "shoal proxy" and set its address as the SOCKS5 proxy of
+your torrent client. All traffic to trackers and peers then goes through relays,
+encrypted from end to end. Your peers are other Shoal users only.
 
-There is no public Shoal network yet: "shoal demo" shows one on this machine,
-"shoal testnet" starts one to try things on.`,
+There is no public Shoal network yet. "shoal demo" shows Shoal at work on this
+machine, "shoal testnet" starts a network on this machine to try things out.`,
 		Version:         version,
 		HideHelpCommand: true,
 		Commands:        []*cli.Command{proxyCommand, runCommand, setupCommand, doctorCommand, relayCommand, testnetCommand, demoCommand},
@@ -84,14 +83,14 @@ func fail(code int, err error) {
 
 // The flags that mean the same everywhere.
 var (
-	networkFlag = &cli.StringFlag{Name: "network", Usage: "`FILE` that names trackers and entry relays"}
-	trackerFlag = &cli.StringSliceFlag{Name: "tracker", Usage: "tracker `LINK`, shoal://KEY@HOST:PORT?…, instead of a network file; several times for several trackers"}
-	sourceFlag  = &cli.StringFlag{Name: "source", Usage: "`ADDR` to dial from, an IP address of this machine"}
-	verboseFlag = &cli.BoolFlag{Name: "verbose", Usage: "say more on stderr"}
+	networkFlag = &cli.StringFlag{Name: "network", Usage: "network `FILE`: the trackers and entry relays to use, e.g. network.json"}
+	trackerFlag = &cli.StringSliceFlag{Name: "tracker", Usage: "tracker `LINK`, as shoal-tracker prints it, instead of a network file; repeat for several trackers"}
+	sourceFlag  = &cli.StringFlag{Name: "source", Usage: "local `IP` address for outgoing connections, e.g. 192.168.1.20 (default: chosen by the system)"}
+	verboseFlag = &cli.BoolFlag{Name: "verbose", Usage: "log details too"}
 )
 
 func stateFlag(name string) *cli.StringFlag {
-	return &cli.StringFlag{Name: "state", Usage: "`DIR` for keys and what must survive a restart; readable by you only", Value: defaultState(name), DefaultText: "under your configuration folder"}
+	return &cli.StringFlag{Name: "state", Usage: "`DIR` for keys and saved state, readable by you only", Value: defaultState(name), DefaultText: "shoal/" + name + " in your configuration folder"}
 }
 
 func defaultState(name string) string {
@@ -173,21 +172,25 @@ func state(c *cli.Context) (string, error) {
 
 var proxyCommand = &cli.Command{
 	Name:  "proxy",
-	Usage: "run the sidecar beside your torrent client",
-	Description: `Set the client's proxy to SOCKS5 at the address printed, for trackers and for
-peer connections. The status page says whether the sidecar is ready.
+	Usage: "run the sidecar for your torrent client",
+	Description: `In the torrent client, set the proxy to SOCKS5 at the printed address, for
+tracker and peer connections. The status page shows whether the sidecar is
+ready. Stop it with Ctrl-C.
 
---hops trades speed for cover: 1 relay of your own hides you from peers, but
-that relay sees where you meet them; 2, the default, hides that too; 3 and 4
-add relays, and each costs some speed.`,
+--hops trades speed for protection. With 1 relay of your own, peers do not see
+your address, but that relay sees which meeting relay you use. With 2, the
+default, no single relay sees both. 3 and 4 add relays, each at some cost in
+speed.
+
+Example: shoal proxy --network network.json`,
 	Flags: []cli.Flag{
 		networkFlag, trackerFlag, stateFlag("proxy"), sourceFlag,
-		&cli.StringFlag{Name: "socks", Usage: "`ADDR` for torrent clients", Value: proxy.DefaultSOCKS},
-		&cli.StringFlag{Name: "socks-password-file", Usage: "`FILE` with the password of every SOCKS user; needed when --socks is not on this machine's loopback"},
-		&cli.StringFlag{Name: "status", Usage: "`ADDR` of the status page", Value: proxy.DefaultStatus},
-		&cli.IntFlag{Name: "hops", Usage: "own relays on each circuit, 1 to 4", Value: proxy.DefaultHops},
-		&cli.BoolFlag{Name: "strict", Usage: "refuse clients whose peer connections do not use the proxy"},
-		&cli.BoolFlag{Name: "bootstrap-direct", Usage: "without entry relays, dial a tracker at the first start; it then sees your address"},
+		&cli.StringFlag{Name: "socks", Usage: "`IP:PORT` of the SOCKS5 proxy for torrent clients", Value: proxy.DefaultSOCKS},
+		&cli.StringFlag{Name: "socks-password-file", Usage: "`FILE` with the password that every SOCKS user must give; required unless --socks is a loopback address"},
+		&cli.StringFlag{Name: "status", Usage: "`IP:PORT` of the status page, a loopback address", Value: proxy.DefaultStatus},
+		&cli.IntFlag{Name: "hops", Usage: "`NUMBER` of your own relays on each circuit, 1 to 4", Value: proxy.DefaultHops},
+		&cli.BoolFlag{Name: "strict", Usage: "refuse clients that announce but keep peer connections out of the proxy (default: warn)"},
+		&cli.BoolFlag{Name: "bootstrap-direct", Usage: "if the network has no entry relays, dial a tracker at the first start; the tracker then sees your address"},
 		verboseFlag,
 	},
 	Action: func(c *cli.Context) error {
@@ -234,19 +237,23 @@ add relays, and each costs some speed.`,
 var relayCommand = &cli.Command{
 	Name:  "relay",
 	Usage: "run a relay for others",
-	Description: `A relay carries encrypted circuits between other relays and sidecars. Nothing
-leaves it to the open internet: it talks to relays and trackers of its network
-only, and sees neither who shares nor what. Its port must be reachable from
-outside; it says at the start whether it is.`,
+	Description: `A relay forwards encrypted circuits between other relays and sidecars. It
+connects only to relays and trackers of its network, never to the open internet,
+and does not see who shares what. Its port must be reachable from outside. The
+log shows within a minute whether each tracker reaches it.
+
+Sizes: KB, MB and GB are powers of 1000 bytes, KiB, MiB and GiB powers of 1024.
+
+Example: shoal relay --network network.json --listen 0.0.0.0:9001 --limit 10MB`,
 	Flags: []cli.Flag{
 		networkFlag, trackerFlag, stateFlag("relay"), sourceFlag,
-		&cli.StringFlag{Name: "listen", Usage: "`ADDR` to accept links on, IP and port", Value: "0.0.0.0:9001"},
-		&cli.StringFlag{Name: "advertise", Usage: "`ADDR` that others reach it at, when behind NAT or in Docker"},
-		&cli.StringFlag{Name: "rate", Usage: "bytes per second that it offers, as 10MB or 800KB", Value: "12.5MB"},
-		&cli.StringFlag{Name: "limit", Usage: "bytes per second that it sends at most, over all links, as 10MB or 800KB; none without"},
-		&cli.StringFlag{Name: "contact", Usage: "how to reach you, shown in the directory"},
-		&cli.StringSliceFlag{Name: "family", Usage: "`ID` of another relay of yours, so that no circuit uses both; each must name the other"},
-		&cli.BoolFlag{Name: "print-id", Usage: "make the keys, print ID@ADDR for network files, and exit"},
+		&cli.StringFlag{Name: "listen", Usage: "`IP:PORT` on which to accept links", Value: "0.0.0.0:9001"},
+		&cli.StringFlag{Name: "advertise", Usage: "`IP[:PORT]` at which others reach this relay, if it is behind NAT or in a container, e.g. 203.0.113.5"},
+		&cli.StringFlag{Name: "rate", Usage: "advertised `RATE` in bytes per second, e.g. 10MB or 800KB; circuits choose relays by it", Value: "12.5MB"},
+		&cli.StringFlag{Name: "limit", Usage: "maximum `RATE` in bytes per second sent over all links, e.g. 10MB or 800KB (default: unlimited)"},
+		&cli.StringFlag{Name: "contact", Usage: "public contact `TEXT` in the directory, e.g. an email address"},
+		&cli.StringSliceFlag{Name: "family", Usage: "`ID` of another relay that you run, so that no circuit uses both; set it on both relays, repeat for several"},
+		&cli.BoolFlag{Name: "print-id", Usage: "print this relay's ID@IP:PORT for network files and exit; creates the keys if needed"},
 		verboseFlag,
 	},
 	Action: runRelay,
@@ -324,17 +331,19 @@ func parseRate(s string) (uint64, error) {
 
 var testnetCommand = &cli.Command{
 	Name:  "testnet",
-	Usage: "start a whole network on this machine, to try things on",
-	Description: `Starts trackers, relays and sidecars as separate processes on loopback and
-runs until interrupted. Nobody is hidden in such a network.`,
+	Usage: "start a whole network on this machine, to try things out",
+	Description: `Start trackers, relays and sidecars as separate processes on loopback and run
+until interrupted. Such a network hides nobody.
+
+Example: shoal testnet --state /tmp/shoal-net --json`,
 	Flags: []cli.Flag{
-		&cli.IntFlag{Name: "trackers", Usage: "how many", Value: 1},
-		&cli.IntFlag{Name: "relays", Usage: "how many", Value: 6},
-		&cli.IntFlag{Name: "sidecars", Usage: "how many", Value: 2},
-		&cli.StringFlag{Name: "hops", Usage: "own relays of each sidecar's circuits, as 2 or 2,3: the last holds for all further ones"},
-		&cli.DurationFlag{Name: "link-delay", Usage: "one-way delay on every link"},
-		&cli.StringFlag{Name: "state", Usage: "`DIR` for keys, logs and the network file", Required: true},
-		&cli.BoolFlag{Name: "json", Usage: "one line of JSON on stdout once everything is ready"},
+		&cli.IntFlag{Name: "trackers", Usage: "`NUMBER` of trackers", Value: 1},
+		&cli.IntFlag{Name: "relays", Usage: "`NUMBER` of relays", Value: 6},
+		&cli.IntFlag{Name: "sidecars", Usage: "`NUMBER` of sidecars", Value: 2},
+		&cli.StringFlag{Name: "hops", Usage: "own relays per circuit, one `NUMBER` for each sidecar, e.g. 2,3; the last one repeats (default: 2)"},
+		&cli.DurationFlag{Name: "link-delay", Usage: "one-way delay on every link, e.g. 50ms", DefaultText: "none"},
+		&cli.StringFlag{Name: "state", Usage: "`DIR` for keys, logs and the network file (required)", Required: true},
+		&cli.BoolFlag{Name: "json", Usage: "print one line of JSON on stdout when the network is ready"},
 	},
 	Action: func(c *cli.Context) error {
 		cfg := testnet.Config{
@@ -362,8 +371,11 @@ runs until interrupted. Nobody is hidden in such a network.`,
 
 var demoCommand = &cli.Command{
 	Name:      "demo",
-	Usage:     "see it work: two real qBittorrents move a picture through a network on this machine",
+	Usage:     "watch two real qBittorrents move a picture through a network on this machine",
 	ArgsUsage: "[PICTURE]",
+	Description: `Start a network on this machine and two qBittorrents that use it. One of them
+sends PICTURE, or a drawn one, to the other. A packet recording then shows what
+each party saw. Everything is removed at the end.`,
 	Action: func(c *cli.Context) error {
 		cfg := demo.Config{Picture: c.Args().First(), Out: os.Stdout}
 		var err error

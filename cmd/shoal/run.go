@@ -16,21 +16,22 @@ import (
 
 var runCommand = &cli.Command{
 	Name:      "run",
-	Usage:     "start a torrent client that can reach nothing but Shoal (Linux)",
+	Usage:     "run a torrent client that can reach nothing but Shoal (Linux)",
 	ArgsUsage: "-- COMMAND [ARGUMENT…]",
-	Description: `For clients that have no SOCKS setting for peers (Transmission, aria2, rTorrent),
-and for a guarantee: the command runs as you, in a network namespace whose only
-interface ends in this sidecar. Whatever it does, there is no other way out.
+	Description: `For clients without a SOCKS setting for peers (Transmission, aria2, rTorrent), and
+for a guarantee with any client. COMMAND runs as you, in a network namespace
+whose only interface ends in the sidecar, so nothing can bypass it.
 
---publish leads a port of this machine to the command, for a web interface:
-shoal run --publish 9091 --network FILE -- transmission-daemon -f`,
+--publish forwards a port of this machine to COMMAND, for its web interface.
+
+Example: shoal run --network network.json --publish 9091 -- transmission-daemon -f`,
 	Flags: []cli.Flag{
 		networkFlag, trackerFlag, sourceFlag,
-		&cli.StringFlag{Name: "state", Usage: "`DIR` for keys and what must survive a restart", DefaultText: "under your configuration folder"},
-		&cli.StringSliceFlag{Name: "publish", Usage: "`[HOST:]PORT[:CLIENTPORT]` of this machine that leads to the command; several times for several ports"},
-		&cli.StringFlag{Name: "status", Usage: "`ADDR` of the status page", Value: "127.0.0.1:0", DefaultText: "a free port, printed"},
-		&cli.IntFlag{Name: "hops", Usage: "own relays on each circuit, 1 to 4", Value: proxy.DefaultHops},
-		&cli.BoolFlag{Name: "bootstrap-direct", Usage: "without entry relays, dial a tracker at the first start; it then sees your address"},
+		&cli.StringFlag{Name: "state", Usage: "`DIR` for keys and saved state, readable by you only", DefaultText: "the first unused of shoal/run/1, 2, … in your configuration folder"},
+		&cli.StringSliceFlag{Name: "publish", Usage: "port of this machine to forward to the command, as `[HOST:]PORT[:CLIENTPORT]`, e.g. 9091; repeat for several"},
+		&cli.StringFlag{Name: "status", Usage: "`IP:PORT` of the status page, a loopback address", Value: "127.0.0.1:0", DefaultText: "a free port, printed"},
+		&cli.IntFlag{Name: "hops", Usage: "`NUMBER` of your own relays on each circuit, 1 to 4", Value: proxy.DefaultHops},
+		&cli.BoolFlag{Name: "bootstrap-direct", Usage: "if the network has no entry relays, dial a tracker at the first start; the tracker then sees your address"},
 		verboseFlag,
 	},
 	Action: run,

@@ -23,10 +23,10 @@ const askTimeout = 30 * time.Second
 
 // The flags that say which client is meant, and how to reach it.
 var accessFlags = []cli.Flag{
-	&cli.StringFlag{Name: "config", Usage: "settings `FILE` of the client, when it is not where the client keeps it by default"},
-	&cli.StringFlag{Name: "url", Usage: "`URL` of qBittorrent's web page or Transmission's RPC, or HOST:PORT of Deluge's daemon, when its settings do not say it"},
-	&cli.StringFlag{Name: "login", Usage: "user `NAME` for that"},
-	&cli.StringFlag{Name: "login-password-file", Usage: "`FILE` with the password for that"},
+	&cli.StringFlag{Name: "config", Usage: "settings `FILE` of the client, if not in its default place"},
+	&cli.StringFlag{Name: "url", Usage: "`URL` of qBittorrent's Web UI or Transmission's RPC, or HOST:PORT of Deluge's daemon, e.g. http://127.0.0.1:8080 (default: read from its settings)"},
+	&cli.StringFlag{Name: "login", Usage: "user `NAME` for --url"},
+	&cli.StringFlag{Name: "login-password-file", Usage: "`FILE` with the password for --login"},
 }
 
 func access(c *cli.Context) (setup.Access, error) {
@@ -54,15 +54,17 @@ func passwordFile(name string) (string, error) {
 
 var setupCommand = &cli.Command{
 	Name:  "setup",
-	Usage: "set a torrent client up for Shoal, or undo that",
-	Description: `Shows which settings change, and asks. A client that runs is told through its
-own interface; one that doesn't has its file changed. Nothing else is touched,
-and --undo brings back what was there.`,
+	Usage: "configure a torrent client for Shoal, or undo that",
+	Description: `Show which settings will change and ask before changing them. A running client
+is changed through its own interface, a stopped one in its settings file. --undo
+restores the previous settings.
+
+Example: shoal setup qbittorrent`,
 	HideHelpCommand: true,
 	Subcommands: []*cli.Command{
-		setupClient(setup.QBittorrent, "through the sidecar's SOCKS5 proxy: trackers, peers, names and all else; the DHT off"),
-		setupClient(setup.Deluge, "through the sidecar's SOCKS5 proxy: trackers, peers and names; the DHT off"),
-		setupClient(setup.Transmission, "fit for shoal run, which it needs: it has no SOCKS for its peers"),
+		setupClient(setup.QBittorrent, "use the sidecar's SOCKS5 proxy for everything; turn the DHT off"),
+		setupClient(setup.Deluge, "use the sidecar's SOCKS5 proxy for trackers, peers and names; turn the DHT off"),
+		setupClient(setup.Transmission, "prepare it for shoal run, which it needs because it has no SOCKS setting for peers"),
 	},
 	Action: func(c *cli.Context) error {
 		if name := c.Args().First(); name != "" {
@@ -74,16 +76,16 @@ and --undo brings back what was there.`,
 
 func setupClient(name setup.Client, what string) *cli.Command {
 	flags := append([]cli.Flag{
-		&cli.BoolFlag{Name: "undo", Usage: "bring back what was there before"},
-		&cli.BoolFlag{Name: "yes", Usage: "do not ask"},
+		&cli.BoolFlag{Name: "undo", Usage: "restore the previous settings"},
+		&cli.BoolFlag{Name: "yes", Usage: "do not ask before changing"},
 		stateFlag("proxy"),
 	}, accessFlags...)
 	if name != setup.Transmission {
 		flags = append([]cli.Flag{
-			&cli.StringFlag{Name: "socks", Usage: "`ADDR` of the sidecar", Value: proxy.DefaultSOCKS},
-			&cli.StringFlag{Name: "socks-user", Usage: "user `NAME` for it, when several clients share it or it has a password"},
-			&cli.StringFlag{Name: "socks-password-file", Usage: "`FILE` with its password"},
-			&cli.BoolFlag{Name: "keep-dht", Usage: "leave the DHT as it is"},
+			&cli.StringFlag{Name: "socks", Usage: "`IP:PORT` of the sidecar's SOCKS5 proxy", Value: proxy.DefaultSOCKS},
+			&cli.StringFlag{Name: "socks-user", Usage: "SOCKS user `NAME`, any name; needed if several clients share the sidecar or it has a password"},
+			&cli.StringFlag{Name: "socks-password-file", Usage: "`FILE` with the sidecar's SOCKS password"},
+			&cli.BoolFlag{Name: "keep-dht", Usage: "do not change the DHT setting"},
 		}, flags...)
 	}
 	return &cli.Command{
@@ -207,15 +209,15 @@ func confirm(in io.Reader) bool {
 
 var doctorCommand = &cli.Command{
 	Name:  "doctor",
-	Usage: "look for what a torrent client gives away past the sidecar",
-	Description: `Looks at the torrent clients that run here, their settings and their sockets,
-and at the sidecar. Each leak comes with the setting that closes it. The exit
-code is 0 when there is none, 1 when there is one or it can't be said, and 2
-for a wrong call.`,
+	Usage: "check torrent clients for traffic that bypasses the sidecar",
+	Description: `Check the running torrent clients, their settings and sockets, and the sidecar.
+Each leak is listed with the setting that closes it.
+
+Exit status: 0 no leak, 1 a leak or an incomplete check, 2 usage error.`,
 	Flags: append([]cli.Flag{
-		&cli.StringFlag{Name: "socks", Usage: "`ADDR` of the sidecar", Value: proxy.DefaultSOCKS},
+		&cli.StringFlag{Name: "socks", Usage: "`IP:PORT` of the sidecar's SOCKS5 proxy", Value: proxy.DefaultSOCKS},
 		&cli.StringFlag{Name: "status", Usage: "`URL` of the sidecar's status page", Value: "http://" + proxy.DefaultStatus},
-		&cli.StringSliceFlag{Name: "client", Usage: "`NAME` of a client, qbittorrent, deluge or transmission, also when it does not run; several times for several"},
+		&cli.StringSliceFlag{Name: "client", Usage: "client to check even if it is not running, `NAME` is qbittorrent, deluge or transmission; repeat for several (default: all that run)"},
 	}, accessFlags...),
 	Action: runDoctor,
 }
