@@ -3,7 +3,6 @@ package circuit
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
@@ -19,7 +18,7 @@ type plan struct {
 	step    uint32
 	early   []byte
 	visit   func(*Circuit, Visitor)
-	visits  *sync.WaitGroup
+	work    *work
 	budget  *window.Budget
 	prepare func(*Circuit) // before CREATE goes: makes room for what early asks
 }
@@ -32,7 +31,7 @@ func (p plan) build(ctx context.Context, l *link.Link) (*Circuit, error) {
 		return nil, fmt.Errorf("circuit: %w", err)
 	}
 	c := &Circuit{
-		use: p.use, hops: len(p.hops), intake: link.NewIntake(p.budget), visit: p.visit, visits: p.visits, born: time.Now(),
+		use: p.use, hops: len(p.hops), intake: link.NewIntake(p.budget), visit: p.visit, work: p.work, born: time.Now(),
 		wrapped: wrapped, stands: make(chan error, 1), done: make(chan struct{}),
 		streams: make(map[uint32]*entry), next: 1, usedAt: time.Now(),
 	}

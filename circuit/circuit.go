@@ -70,7 +70,7 @@ type Circuit struct {
 	slot   *link.Circuit
 	intake *link.Intake
 	visit  func(*Circuit, Visitor) // nil: nobody may open streams from outside
-	visits *sync.WaitGroup         // its calls
+	work   *work                   // its goroutines
 	born   time.Time
 
 	stands chan error    // gets how the handshake ended, once
@@ -668,19 +668,17 @@ func (c *Circuit) visited(m cell.Message) (ok bool) {
 	busy := c.halfOpen >= maxHalfOpen
 	if !busy {
 		c.halfOpen++
-		c.visits.Add(1)
 	}
 	c.streamsMu.Unlock()
 	if busy {
 		c.Refuse(v, cell.Busy)
 		return true
 	}
-	go func() {
-		defer c.visits.Done()
+	c.work.Go(func() {
 		c.visit(c, v)
 		c.streamsMu.Lock()
 		c.halfOpen--
 		c.streamsMu.Unlock()
-	}()
+	})
 	return true
 }

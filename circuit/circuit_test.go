@@ -209,7 +209,9 @@ func (g grab) Data(seal func([]byte) []byte, _ <-chan struct{}) error {
 	g.got(seal(nil))
 	return nil
 }
-func (g grab) Flush()                                 {}
+func (g grab) Flush()      {}
+func (g grab) Go(f func()) { go f() }
+
 func (g grab) Control(seal func([]byte) []byte) error { return nil }
 func (g grab) Close(cell.Reason)                      {}
 

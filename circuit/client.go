@@ -33,7 +33,7 @@ type Config struct {
 type Client struct {
 	cfg Config
 
-	visits sync.WaitGroup // what Want.Visit does
+	work work // of its circuits: what Want.Visit does, and what streams do at their end
 
 	mu  sync.Mutex
 	all map[*Circuit]struct{} // guarded by mu
@@ -156,7 +156,7 @@ func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []
 	for i, r := range way {
 		hops[i] = onion.Hop{ID: r.ID, Key: r.Key, Suite: r.Suite}
 	}
-	p := plan{use: w.Use, hops: hops, step: c.cfg.Step(), early: early, visit: w.Visit, visits: &c.visits, budget: c.cfg.Budget, prepare: prepare}
+	p := plan{use: w.Use, hops: hops, step: c.cfg.Step(), early: early, visit: w.Visit, work: &c.work, budget: c.cfg.Budget, prepare: prepare}
 	circuit, err := p.build(ctx, l)
 	if err == nil {
 		c.cfg.Chooser.GuardResult(first.ID, true)
@@ -204,11 +204,11 @@ func (c *Client) Circuits() []*Circuit {
 	return out
 }
 
-// Close ends all circuits and waits for what Want.Visit does. Nothing may be
-// built after it.
+// Close ends all circuits and waits for the goroutines of their streams and for
+// what Want.Visit does. Nothing may be built after it.
 func (c *Client) Close() {
 	for _, circuit := range c.Circuits() {
 		circuit.Close()
 	}
-	c.visits.Wait()
+	c.work.wait()
 }

@@ -252,3 +252,6 @@ func (s sender) Close(r cell.Reason) {
 	s.c.control(s.id, cell.Close, func(b []byte) []byte { return append(b, byte(r)) })
 	s.c.remove(s.id, straysOfStream)
 }
+
+// Go implements stream.Sender.
+func (s sender) Go(f func()) { s.c.work.Go(f) }

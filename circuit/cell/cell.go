@@ -40,7 +40,7 @@ const (
 	TagSize = 16
 
 	// Size (W) is the body of every DATA frame, bytes. decisions.md says why
-	// this size; BenchmarkCellSize in integration/bench chose it.
+	// this size; BenchmarkCellSize in package onion chose it.
 	Size = Payload + MaxHops*TagSize
 
 	// Payload (P) is what is left inside all layers, bytes; the same on

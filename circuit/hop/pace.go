@@ -3,6 +3,8 @@ package hop
 import (
 	"sync"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/cell"
 )
 
 // pace keeps handshakes to half a processor while cells are carried, so that a
@@ -16,7 +18,10 @@ type pace struct {
 
 const (
 	paceEvery = 10 * time.Millisecond
-	paceCells = 2000 // a second: 8 MB/s. With fewer than these nobody waits for a processor
+
+	// paceCells is the rate, in cells a second, below which no cell waits for a
+	// processor: 8 MB/s.
+	paceCells = 8_000_000 / cell.Payload
 )
 
 // rest returns how long one of so many workers rests after a handshake that

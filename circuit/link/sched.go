@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	quantum     = 4  // cells a source, and in it a circuit, sends before the next one's turn
-	sparseCells = 16 // about 64 KiB: what a circuit may send ahead of others at once
-	sparseEvery = 4  // it earns one of these for so many cells of others
-	aheadShare  = 4  // one cell in so many may be sent ahead
-	aheadBank   = 64 // cells sent ahead at once, after a time when none was
+	quantum     = 4                       // cells a source, and in it a circuit, sends before the next one's turn
+	sparseCells = 64 << 10 / cell.Payload // what a circuit may send ahead of others at once: 64 KiB
+	sparseEvery = 4                       // it earns one of these for so many cells of others
+	aheadShare  = 4                       // one cell in so many may be sent ahead
+	aheadBank   = 64                      // cells sent ahead at once, after a time when none was
 )
 
 // scheduler decides whose cell goes next: by turns over the sources that cells

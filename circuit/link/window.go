@@ -7,19 +7,25 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
-// The bounds of a window, cells. Floor is what a neighbour may send on a fresh
-// circuit without having heard a CREDIT: four, and the reserve that data may
-// not touch. opening is what one begins with that streams are about to
-// use. Ceiling carries 28 MB/s over a round trip of 300 ms.
+// The bounds of a window, in cells.
 const (
-	Floor   = 4 + cell.Reserve
-	Ceiling = 2048
-	opening = 64
+	// Floor is what a neighbour may send on a fresh circuit before it receives a
+	// CREDIT: four cells, and the reserve that data may not touch.
+	Floor = 4 + cell.Reserve
+
+	// opening is the first window of a circuit that streams are about to use: 256 KiB.
+	opening = 256 << 10 / cell.Payload
+
+	// Ceiling is 8 MiB: 28 MB/s over a round trip of 300 ms.
+	Ceiling = 8 << 20 / cell.Payload
+
+	// creditStep is how much is taken before the neighbour is sent a CREDIT, of
+	// at most a few dozen bytes on the wire: 256 KiB.
+	creditStep = 256 << 10 / cell.Payload
 )
 
-// Cells is the kind of all windows that count cells. A CREDIT costs 13 bytes:
-// one for each 256 KiB is nothing.
-var Cells = window.Kind{Floor: Floor, Opening: opening, Spare: cell.Reserve, Ceiling: Ceiling, Step: 64}
+// Cells is the kind of all windows that count cells.
+var Cells = window.Kind{Floor: Floor, Opening: opening, Spare: cell.Reserve, Ceiling: Ceiling, Step: creditStep}
 
 // Intake grants credit on a circuit whose cells are taken as they come, into
 // memory that others account for. Only the link's reader may call Arrived.

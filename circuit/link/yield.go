@@ -3,6 +3,8 @@ package link
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/cell"
 )
 
 // A reader whose socket is never empty keeps its thread, and the system lets a
@@ -19,9 +21,9 @@ const (
 	// have more.
 	guestFor = 250 * time.Millisecond
 
-	// smallRate is what a small circuit carries at most, cells a second, both
-	// directions together: 2 MB/s. It is measured over meterEvery or longer.
-	smallRate  = 500
+	// smallRate is the most that a small circuit carries, in cells a second,
+	// both directions together: 2 MB/s. It is measured over meterEvery or longer.
+	smallRate  = 2_000_000 / cell.Payload
 	meterEvery = 100 * time.Millisecond
 )
 

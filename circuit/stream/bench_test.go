@@ -20,6 +20,8 @@ func (d *direct) Data(seal func([]byte) []byte, _ <-chan struct{}) error { retur
 
 func (d *direct) Flush() { d.to.Wake() }
 
+func (d *direct) Go(f func()) { go f() }
+
 func (d *direct) Control(seal func([]byte) []byte) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()

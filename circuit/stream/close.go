@@ -107,7 +107,7 @@ func (c *Conn) Fail(err error) {
 	defer c.mu.Unlock()
 	if !c.over {
 		c.die(err)
-		go c.erase()
+		c.sender.Go(c.erase)
 	}
 }
 
@@ -115,20 +115,20 @@ func (c *Conn) Fail(err error) {
 // of its own, since this may run on the circuit's reader. mu is held.
 func (c *Conn) end(r cell.Reason, err error) {
 	c.die(err)
-	go func() {
+	c.sender.Go(func() {
 		c.sender.Close(r)
 		c.erase()
-	}()
+	})
 }
 
 // abort is end, with a RESET for the far side. mu is held.
 func (c *Conn) abort(r cell.Reason, err error) {
 	c.die(err)
-	go func() {
+	c.sender.Go(func() {
 		c.sender.Control(c.seals.reset) // when it fails there is nobody to tell
 		c.sender.Close(r)
 		c.erase()
-	}()
+	})
 }
 
 // lose is end, for an error that the Sender returned. mu is held.

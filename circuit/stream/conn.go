@@ -94,7 +94,7 @@ func New(k *Keys, s Sender, b *window.Budget, local, remote net.Addr) (*Conn, er
 		c.proven = true
 		close(c.confirmed) // by its handshake message
 		c.inbox.widen()
-		go c.tellWindow()
+		s.Go(c.tellWindow)
 	}
 	return c, nil
 }

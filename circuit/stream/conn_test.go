@@ -527,6 +527,8 @@ func (s *shared) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
 	return s.Control(seal)
 }
 
+func (s *shared) Go(f func()) { go f() }
+
 func (s *shared) Control(seal func([]byte) []byte) error {
 	s.wire.mu.Lock()
 	defer s.wire.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -107,7 +108,7 @@ func newFixed() *fixed {
 	pattern(0x01, swarm[:])
 	pattern(0x41, relay[:])
 	pattern(0x81, token[:])
-	f.prologue = Prologue(swarm, relay, token)
+	f.prologue = slices.Concat([]byte("shoal/1 stream"), swarm[:], relay[:], token[:]) // as announce.Prologue makes it
 	return f
 }
 

@@ -76,6 +76,8 @@ func (l lengths) Data(seal func([]byte) []byte, _ <-chan struct{}) error {
 
 func (l lengths) Flush() {}
 
+func (l lengths) Go(f func()) { go f() }
+
 func (l lengths) Control(seal func([]byte) []byte) error { seal(nil); return nil }
 
 func (l lengths) Close(cell.Reason) {}

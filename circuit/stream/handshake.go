@@ -16,7 +16,6 @@ import (
 )
 
 const (
-	labelPrologue  = "shoal/1 stream"
 	labelInitiator = "shoal/1 stream from initiator"
 	labelResponder = "shoal/1 stream from responder"
 )
@@ -54,17 +53,6 @@ func (PrivateKey) String() string { return "(private key)" }
 
 // GoString is redacted like LogValue.
 func (PrivateKey) GoString() string { return "(private key)" }
-
-// Prologue is what both sides of a handshake must agree on before it: the
-// swarm, as a secret derived from its info-hash ("e2e"), the meeting relay,
-// and the token that the opener named.
-func Prologue(swarm, relay, token [32]byte) []byte {
-	b := make([]byte, 0, len(labelPrologue)+3*32)
-	b = append(b, labelPrologue...)
-	b = append(b, swarm[:]...)
-	b = append(b, relay[:]...)
-	return append(b, token[:]...)
-}
 
 // Keys are what a finished handshake gives: New takes them, once.
 type Keys struct {

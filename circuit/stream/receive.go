@@ -77,7 +77,7 @@ func (c *Conn) prove() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.over && !c.closed && c.inbox.widen() {
-		go c.tellWindow()
+		c.sender.Go(c.tellWindow)
 	}
 }
 

@@ -5,7 +5,7 @@
 //
 // # Handshake
 //
-// Noise_IK_25519_AESGCM_BLAKE2b; Prologue says what it is bound to. An ML-KEM-768
+// Noise_IK_25519_AESGCM_BLAKE2b; announce.Prologue is what both sides bind it to. An ML-KEM-768
 // exchange rides in the payloads:
 //
 //	message 1:  e 32, sealed s 48, sealed payload: ML-KEM key 1184, counter 8, tag 16
@@ -29,12 +29,12 @@
 // two sizes, so that whoever carries them learns neither how long a message
 // of the client is nor which of WINDOW, FIN and RESET goes by. Big endian:
 //
-//	DataSize = 4080:   0  1  type: DATA or GOSSIP
+//	DataSize:          0  1  type: DATA or GOSSIP
 //	                   1  2  length of the data, 1 to MaxData; of GOSSIP 1 to MaxGossip
 //	                   3  …  data, then zeros
-//	                4064 16  tag
+//	                   … 16  tag
 //
-//	ControlSize = 32:  0  1  type: WINDOW, FIN or RESET
+//	ControlSize:       0  1  type: WINDOW, FIN or RESET
 //	                   1  8  offset. WINDOW: bytes of data allowed so far; FIN: bytes sent in all; RESET: zero
 //	                   9  7  zeros
 //	                  16 16  tag
@@ -52,6 +52,7 @@
 package stream
 
 import (
+	"crypto/aes"
 	"errors"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
@@ -63,8 +64,9 @@ const (
 	Message2Size = 32 + (1088 + cell.TagSize)
 
 	// DataSize is the length of every record that carries data or gossip, sealed, bytes:
-	// the most that fits a cell in multiples of 16, which AES-GCM is fastest at.
-	DataSize = 4080
+	// the largest multiple of an AES block that one message of a cell holds.
+	// AES-GCM is fastest on whole blocks.
+	DataSize = cell.MaxMessage / aes.BlockSize * aes.BlockSize
 
 	// ControlSize is the length of every other record, sealed, bytes. These
 	// need no credit of the stream.
@@ -122,4 +124,8 @@ type Sender interface {
 	// records sealed before: none may be dropped for it. It is called once,
 	// but not when Conn.Fail came first.
 	Close(r cell.Reason)
+
+	// Go runs f in a goroutine that belongs to the Sender, which waits for it
+	// before it is over itself. f ends once the circuit has ended.
+	Go(f func())
 }

@@ -93,6 +93,8 @@ func (w *wire) Data(seal func([]byte) []byte, cancel <-chan struct{}) error {
 	return w.send(seal)
 }
 
+func (w *wire) Go(f func()) { go f() }
+
 func (w *wire) Control(seal func([]byte) []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -59,17 +59,6 @@ func (t *Trace) Flows(match func(Flow) bool) []Flow {
 	return some
 }
 
-// Merge adds what another recording holds to t.
-func (t *Trace) Merge(other *Trace) {
-	for f, payload := range other.Payload {
-		t.Payload[f] = append(t.Payload[f], payload...)
-	}
-	for kind, n := range other.Other {
-		t.Other[kind] += n
-	}
-	t.Cut += other.Cut
-}
-
 // Contacts returns the addresses that exchanged packets with a.
 func (t *Trace) Contacts(a netip.Addr) map[netip.Addr]bool {
 	all := make(map[netip.Addr]bool)
