@@ -30,7 +30,7 @@ func ParseID(s string) (ID, error) {
 	var id ID
 	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	if err != nil || len(b) != len(id) || base64.RawURLEncoding.EncodeToString(b) != s {
-		return ID{}, fmt.Errorf("onion: identity of %d characters, want %d of base64", len(s), base64.RawURLEncoding.EncodedLen(len(id)))
+		return ID{}, fmt.Errorf("%.50q is not an identity: want %d characters of A-Z, a-z, 0-9, - and _", s, base64.RawURLEncoding.EncodedLen(len(id)))
 	}
 	copy(id[:], b)
 	return id, nil

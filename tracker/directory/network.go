@@ -101,12 +101,12 @@ type entryLine struct {
 func LoadNetwork(path string) (Network, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return Network{}, fmt.Errorf("network file: %w", err)
+		return Network{}, unreadable(path, err)
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, MaxNetworkFile+1))
 	if err != nil {
-		return Network{}, fmt.Errorf("network file: %w", err)
+		return Network{}, unreadable(path, err)
 	}
 	n, err := ParseNetwork(b)
 	if err != nil {
@@ -119,13 +119,14 @@ func LoadNetwork(path string) (Network, error) {
 // misspelt setting must not be a silent one.
 func ParseNetwork(b []byte) (Network, error) {
 	if len(b) > MaxNetworkFile {
-		return Network{}, fmt.Errorf("longer than %d bytes", MaxNetworkFile)
+		return Network{}, notNetwork(b, fmt.Errorf("longer than %d bytes", MaxNetworkFile))
 	}
+	b = bytes.TrimPrefix(b, utf8Mark)
 	var file networkFile
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&file); err != nil {
-		return Network{}, err
+		return Network{}, notNetwork(b, err)
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return Network{}, errors.New("something follows the closing brace")
@@ -260,7 +261,7 @@ func ParseLink(s string) (Link, error) {
 	}
 	rest, ok := strings.CutPrefix(s, linkScheme)
 	if !ok {
-		return Link{}, fmt.Errorf("tracker link does not begin with %s", linkScheme)
+		return Link{}, notLink(s)
 	}
 	head, query, some := strings.Cut(rest, "?")
 	key, addr, err := parseAt(head)
