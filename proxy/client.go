@@ -230,7 +230,11 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 		delete(c.listens, r.Hash)
 	}
 	c.mu.Unlock()
-	a, err := s.Announce(ctx, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: r.NumWant})
+	want := r.NumWant
+	if r.NoPeers {
+		want = 0 // the client is told of them by peer exchange
+	}
+	a, err := s.Announce(ctx, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: want})
 	if errors.Is(err, swarm.ErrLeft) { // it was stopped and started in one breath
 		return out, &announce.Failure{Text: announce.TextNotReady, Retry: 5 * time.Second}
 	}
@@ -244,7 +248,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	}
 	out.Peers = p.standIns(c.name, r.Hash, a.Peers)
 	out.Seeders, out.Leechers, out.Interval = a.Seeders, a.Leechers, min(a.Interval, clientInterval)
-	if assoc != nil {
+	if assoc != nil && !r.NoPeers {
 		out.Beacon, _ = assoc.TakeBeacon()
 	}
 	return out, nil
@@ -401,13 +405,8 @@ func (p handler) peer(ctx context.Context, c *client, a netip.AddrPort) (socks.S
 }
 
 // Tracker implements socks.Handler.
-func (p handler) Tracker(ctx context.Context, from socks.Origin, packet []byte) []byte {
-	c := p.client(from.Client).seen(from, nil)
-	var addr netip.AddrPort
-	if from.Assoc != nil {
-		addr = from.Assoc.Addr()
-	}
-	return c.udp.Answer(ctx, packet, addr)
+func (p handler) Tracker(ctx context.Context, from socks.Origin, to netip.Addr, packet []byte) []byte {
+	return p.client(from.Client).seen(from, nil).udp.Answer(ctx, packet, to)
 }
 
 // DHT implements socks.Handler.

@@ -195,7 +195,7 @@ func (g *guest) UDP(b []byte, src, dst netip.AddrPort) {
 		g.p.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			if answer := c.udp.Answer(ctx, b, src); len(answer) > 0 {
+			if answer := c.udp.Answer(ctx, b, dst.Addr()); len(answer) > 0 {
 				g.network().WriteUDP(answer, dst, src)
 			}
 		})

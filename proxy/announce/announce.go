@@ -19,8 +19,7 @@ import (
 
 // The limits of what a client may ask, and of how long it waits.
 const (
-	MaxRequest  = 16 << 10         // bytes of one HTTP request, all of its header
-	MaxHashes   = 64               // torrents in one HTTP scrape
+	MaxRequest  = 16 << 10         // bytes of one HTTP request, all of its header; a scrape names what fits in
 	MaxPeers    = 200              // peers in one answer
 	ReadTimeout = 10 * time.Second // for one whole HTTP request
 	IdleTimeout = 60 * time.Second // for the next request on a kept connection
@@ -56,6 +55,7 @@ type Request struct {
 	Event   swarm.Event
 	Left    uint64 // bytes the client has yet to get, or Unknown
 	NumWant int    // peers wanted, at most MaxPeers; -1 when the client did not say
+	NoPeers bool   // the answer has no room for stand-ins: the client reads IPv6 addresses from it
 }
 
 // LogValue keeps torrents out of every log.
@@ -67,7 +67,7 @@ type Response struct {
 	Beacon            netip.AddrPort   // one more stand-in, the sidecar's own: given, but no peer that is counted; zero for none
 	Seeders, Leechers int
 	Interval          time.Duration // until the next announce; 0 means DefaultInterval
-	Warning           string        // for the user; empty: TextNoPeers where Peers is empty, else none
+	Warning           string        // for the user; empty for none
 	External          netip.Addr    // the stand-in that the client takes for its own address (BEP 24); zero for none
 }
 
@@ -115,16 +115,14 @@ func failureOf(err error) Failure {
 }
 
 // settle brings a Handler's response to q within what an answer may hold. A
-// client that stops is given nobody and told nothing that it must not know.
+// client that stops is given nobody.
 func (r Response) settle(q Request) Response {
 	want := q.NumWant
 	if want < 0 || want > MaxPeers {
 		want = MaxPeers
 	}
-	if q.Event == swarm.Stopped {
+	if q.Event == swarm.Stopped || q.NoPeers {
 		r.Peers, r.Beacon = nil, netip.AddrPort{}
-	} else if r.Warning == "" && len(r.Peers) == 0 {
-		r.Warning = TextNoPeers
 	}
 	peers := make([]netip.AddrPort, 0, min(want, len(r.Peers))+1)
 	for _, p := range r.Peers {
@@ -144,7 +142,7 @@ func (r Response) settle(q Request) Response {
 	return r
 }
 
-// given says if p can stand in an answer: IPv4 with a port.
+// given reports whether p can stand in an answer: IPv4 with a port.
 func given(p netip.AddrPort) bool { return p.Addr().Unmap().Is4() && p.Port() != 0 }
 
 // seconds returns d in whole seconds, rounded up.

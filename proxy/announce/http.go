@@ -65,30 +65,27 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// one reads a request and answers it. It says if there may be another.
+// one reads a request and answers it. It reports whether there may be another.
 func (s *session) one(ctx context.Context) (again bool, err error) {
-	r, err := http.ReadRequest(s.in)
+	r, err := readRequest(s.in)
 	if err != nil {
 		return false, s.unreadable(err)
 	}
-	p := reply{proto: r, status: http.StatusOK}
+	p := reply{status: http.StatusOK, old: r.old, last: r.last()}
 	body, err := s.answer(ctx, r)
 	if err != nil {
 		// Words instead of a closed conn: a web seed that is refused is not asked again.
-		p.status, body, r.Close = http.StatusForbidden, []byte("Shoal answers trackers only.\n"), true
-	}
-	if r.ContentLength != 0 {
-		r.Close = true // whatever follows is not read
+		p.status, p.last, body = http.StatusForbidden, true, []byte("Shoal answers trackers only.\n")
 	}
 	if werr := p.write(s.conn, body); err == nil {
 		err = werr
 	}
-	return !r.Close, err
+	return !p.last, err
 }
 
 // unreadable tells the client that its request could not be read, and says why.
 func (s *session) unreadable(err error) error {
-	p, refused := reply{status: http.StatusBadRequest}, ErrMalformed
+	p, refused := reply{status: http.StatusBadRequest, last: true}, ErrMalformed
 	switch {
 	case s.limit.N <= 0:
 		p.status, refused = http.StatusRequestHeaderFieldsTooLarge, ErrTooLarge
@@ -100,13 +97,13 @@ func (s *session) unreadable(err error) error {
 }
 
 // answer returns the bencoded answer to r, or why it is none of ours.
-func (s *session) answer(ctx context.Context, r *http.Request) ([]byte, error) {
-	if r.Method != http.MethodGet {
+func (s *session) answer(ctx context.Context, r *httpRequest) ([]byte, error) {
+	if r.method != http.MethodGet {
 		return nil, ErrNoAnnounce
 	}
-	q, err := parse(r.URL.Path, r.URL.RawQuery)
+	q, err := parse(r.target)
 	if errors.Is(err, errNoHash) {
-		if r.Header.Get("Range") != "" {
+		if r.header.Get("Range") != "" {
 			return nil, ErrWebSeed
 		}
 		return nil, ErrNoAnnounce
@@ -132,20 +129,19 @@ func (s *session) answer(ctx context.Context, r *http.Request) ([]byte, error) {
 
 // reply is the head of an HTTP answer.
 type reply struct {
-	proto  *http.Request // what it answers; nil when that could not be read
 	status int
+	old    bool // to a request of HTTP/1.0
+	last   bool // on its connection
 }
 
 // write sends the answer in one piece. It names no server and no time.
 func (p reply) write(w net.Conn, body []byte) error {
-	proto, connection := "HTTP/1.1", "close"
-	if r := p.proto; r != nil {
-		if !r.ProtoAtLeast(1, 1) {
-			proto = "HTTP/1.0"
-		}
-		if !r.Close && r.ContentLength == 0 {
-			connection = "keep-alive"
-		}
+	proto, connection := "HTTP/1.1", "keep-alive"
+	if p.old {
+		proto = "HTTP/1.0"
+	}
+	if p.last {
+		connection = "close"
 	}
 	b := make([]byte, 0, 160+len(body))
 	b = append(b, proto+" "+strconv.Itoa(p.status)+" "+http.StatusText(p.status)+"\r\n"...)

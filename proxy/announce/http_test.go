@@ -22,9 +22,9 @@ import (
 
 const hash = "aaaaaaaaaaaaaaaaaaaa"
 
-// get is a request as a client would write it.
+// get is an announce as a client would write it.
 func get(query string) []byte {
-	return []byte("GET /announce?" + query + " HTTP/1.1\r\nHost: tracker.invalid\r\n\r\n")
+	return []byte("GET /announce?peer_id=-XX0100-abcdefghijkl&port=6881&" + query + " HTTP/1.1\r\nHost: tracker.invalid\r\n\r\n")
 }
 
 // decode reads an answer's body.
@@ -67,7 +67,7 @@ func TestFailuresSayWhatToDoAndHealSoon(t *testing.T) {
 	}
 }
 
-func TestNoPeersIsAWarningAndPeersAreStillThere(t *testing.T) {
+func TestAnswersHoldTheHandlersWarningAndPeers(t *testing.T) {
 	beacon := netip.MustParseAddrPort("198.18.0.1:6881")
 	peer := []netip.AddrPort{netip.MustParseAddrPort("198.18.1.2:6881")}
 	for _, c := range []struct {
@@ -77,8 +77,8 @@ func TestNoPeersIsAWarningAndPeersAreStillThere(t *testing.T) {
 		warning any
 		peers   int
 	}{
-		{"nobody", Response{}, "", TextNoPeers, 0},
-		{"a beacon is nobody", Response{Beacon: beacon}, "", TextNoPeers, 1},
+		{"nobody", Response{}, "", nil, 0},
+		{"the beacon alone", Response{Beacon: beacon, Warning: TextNoPeers}, "", TextNoPeers, 1},
 		{"somebody", Response{Peers: peer, Beacon: beacon}, "", nil, 2},
 		{"the handler's words", Response{Peers: peer, Warning: TextNotProxied}, "", TextNotProxied, 1},
 		{"the handler's words, nobody", Response{Warning: TextNotProxied}, "", TextNotProxied, 0},
@@ -240,6 +240,37 @@ func TestWhoSendsNoRequestIsRefused(t *testing.T) {
 	}
 }
 
+// oddTargets are announces whose targets are no URLs, as torrents and clients
+// make them.
+var oddTargets = []string{
+	"?" + base + "&left=1",
+	base + "&x?" + base + "&left=1",
+	"/announce.php?passkey=0123456789abcdef?" + base + "&left=1",
+	"/ann%ounce?" + base + "&left=1",
+	"/announce%?" + base + "&left=1",
+	"/an nounce?" + base + "&left=1",
+	"/ announce ?" + base + "&left=1 ",
+	"http://tracker.invalid:6969/announce?" + base + "&left=1",
+	"//announce?" + base + "&left=1",
+	"/\xff\xfe?" + base + "&left=1",
+	"/announce?" + base + "&left=1&key=\x01",
+	"/[announce]?" + base + "&left=1#%",
+}
+
+// TestATargetThatIsNoURLIsAnswered: nothing depends on the path.
+func TestATargetThatIsNoURLIsAnswered(t *testing.T) {
+	for _, target := range oddTargets {
+		h := twoPeers()
+		head, body, _, err := ask(t, h, []byte("GET "+target+" HTTP/1.1\r\nHost: tracker.invalid\r\n\r\n"))
+		if err != nil || !strings.HasPrefix(head, "HTTP/1.1 200 ") || decode(t, body)["peers"] == nil {
+			t.Errorf("%q: answered %q %q, %v", target, head, body, err)
+		}
+		if h.last.Hash != swarm.Hash([]byte(hash)) || h.last.Port != 6881 {
+			t.Errorf("%q: asked for %+v", target, h.last)
+		}
+	}
+}
+
 func TestABodyEndsTheConnection(t *testing.T) {
 	h := twoPeers()
 	sent := "GET /announce?info_hash=" + hash + " HTTP/1.1\r\nContent-Length: 100\r\n\r\n"
@@ -296,7 +327,7 @@ func requests(t testing.TB) (out [][]byte) {
 
 func TestNothingPersonalReachesTheHandler(t *testing.T) {
 	plain, personal := twoPeers(), twoPeers()
-	ask(t, plain, get("info_hash="+hash+"&port=6881&left=5"))
+	ask(t, plain, get("info_hash="+hash+"&left=5"))
 	ask(t, personal, []byte("GET /secret-passkey/announce?info_hash="+hash+"&peer_id=-TR3000-abcdefghijkl&port=6881&left=5"+
 		"&ip=192.0.2.1&ipv4=192.0.2.1&ipv6=2001%3adb8::1&key=77&trackerid=abc&corrupt=1 HTTP/1.1\r\n"+
 		"User-Agent: Transmission/3.00\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=b\r\n\r\n"))
@@ -308,6 +339,9 @@ func TestNothingPersonalReachesTheHandler(t *testing.T) {
 func FuzzServe(f *testing.F) {
 	for _, r := range requests(f) {
 		f.Add(r)
+	}
+	for _, target := range oddTargets {
+		f.Add([]byte("GET " + target + " HTTP/1.1\r\n\r\n"))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		answer, err := talk(t, twoPeers(), in)

@@ -2,13 +2,8 @@ package announce
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/binary"
 	"net/netip"
-	"time"
 
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
@@ -28,14 +23,15 @@ import (
 //	4  4  transaction id
 //	8  …  connect: 8 connection id; error: text; scrape: 4 seeders, 4 completed,
 //	      4 leechers for each hash; announce: 4 interval, 4 leechers,
-//	      4 seeders, 6 bytes for each peer
+//	      4 seeders, 6 bytes for each peer, 18 where the tracker has an IPv6
+//	      address: stand-ins are IPv4, so that there are none
 //
 // The options say which tracker is meant; we are all of them, so they are not read.
 const (
 	magic        = 0x41727101980
 	headerSize   = 8 + 4 + 4
 	announceSize = headerSize + 20 + 20 + 3*8 + 4*4 + 2
-	maxScrape    = 74 // hashes in one scrape (BEP 15)
+	maxScrape    = 74 // hashes of one scrape that are answered (BEP 15)
 
 	actConnect  = 0
 	actAnnounce = 1
@@ -43,16 +39,15 @@ const (
 	actError    = 3
 )
 
-// idWindow is how long connection ids are made alike. BEP 15 lets a client use
-// one for a minute and a tracker take it for two: this window's and the two
-// before are taken.
-const idWindow = time.Minute
+// connection is the id that every client is given, and any other is taken: an
+// id shows a tracker that its client has the address that it sends from, and
+// here the client is on this computer. Clients keep an id over a restart of the
+// sidecar, and an error for it would stop their torrents for a minute.
+const connection = 0x73686f616c000001
 
-// UDP answers UDP trackers. It holds no state for a client: a connection id is
-// a keyed hash of the client's address and the time. Safe for concurrent use.
+// UDP answers UDP trackers. It holds no state for a client. Safe for concurrent use.
 type UDP struct {
 	handler Handler
-	key     [32]byte
 	waiting chan struct{} // one for each packet that waits for the handler
 }
 
@@ -62,33 +57,31 @@ const maxWaiting = 1024
 
 // NewUDP returns a UDP that asks h.
 func NewUDP(h Handler) *UDP {
-	u := &UDP{handler: h, waiting: make(chan struct{}, maxWaiting)}
-	rand.Read(u.key[:]) // never fails (crypto/rand)
-	return u
+	return &UDP{handler: h, waiting: make(chan struct{}, maxWaiting)}
 }
 
-// IsUDP says if b has the shape of a request to a UDP tracker. µTP and DHT
+// IsUDP reports whether b has the shape of a request to a UDP tracker. µTP and DHT
 // packets don't, but for one µTP packet in 2^31: ask for stand-ins first.
 func IsUDP(b []byte) bool {
 	if len(b) < headerSize {
 		return false
 	}
 	id := binary.BigEndian.Uint64(b)
-	switch n := len(b) - headerSize; binary.BigEndian.Uint32(b[8:]) {
+	switch binary.BigEndian.Uint32(b[8:]) {
 	case actConnect:
 		return id == magic
 	case actAnnounce:
 		return len(b) >= announceSize
 	case actScrape:
-		return n > 0 && n%len(swarm.Hash{}) == 0
+		return len(b) >= headerSize+len(swarm.Hash{})
 	}
 	return false
 }
 
-// Answer returns the answer to packet b from a client at from, or nil where
-// none is due. It waits for the Handler, so each packet is given a goroutine
-// of its own; b is not kept.
-func (u *UDP) Answer(ctx context.Context, b []byte, from netip.AddrPort) []byte {
+// Answer returns the answer to packet b for a tracker at to, the zero Addr when
+// the client named it, or nil where none is due. It waits for the Handler, so
+// each packet is given a goroutine of its own; b is not kept.
+func (u *UDP) Answer(ctx context.Context, b []byte, to netip.Addr) []byte {
 	if len(b) < headerSize {
 		return nil
 	}
@@ -98,18 +91,14 @@ func (u *UDP) Answer(ctx context.Context, b []byte, from netip.AddrPort) []byte 
 	}
 	fail := func(text string) []byte { return append(head(actError), text...) }
 
-	now := time.Now()
 	if action == actConnect {
 		if id != magic {
 			return nil
 		}
-		return binary.BigEndian.AppendUint64(head(actConnect), u.id(from, now))
+		return binary.BigEndian.AppendUint64(head(actConnect), connection)
 	}
 	if action != actAnnounce && action != actScrape {
 		return fail("unknown action")
-	}
-	if !u.knows(id, from, now) {
-		return fail("connection id out of date, connect again")
 	}
 	select {
 	case u.waiting <- struct{}{}:
@@ -122,7 +111,7 @@ func (u *UDP) Answer(ctx context.Context, b []byte, from netip.AddrPort) []byte 
 	var err error
 	var body []byte
 	if action == actAnnounce {
-		body, err = u.announce(ctx, b, from)
+		body, err = u.announce(ctx, b, to)
 	} else {
 		body, err = u.scrape(ctx, b[headerSize:])
 	}
@@ -132,11 +121,12 @@ func (u *UDP) Answer(ctx context.Context, b []byte, from netip.AddrPort) []byte 
 	return append(head(action), body...)
 }
 
-func (u *UDP) announce(ctx context.Context, b []byte, from netip.AddrPort) ([]byte, error) {
+func (u *UDP) announce(ctx context.Context, b []byte, to netip.Addr) ([]byte, error) {
 	q, err := parseAnnounce(b)
 	if err != nil {
 		return nil, err
 	}
+	q.NoPeers = to.Is6()
 	r, err := u.handler.Announce(ctx, q)
 	if err != nil {
 		return nil, err
@@ -145,9 +135,6 @@ func (u *UDP) announce(ctx context.Context, b []byte, from netip.AddrPort) ([]by
 	out := binary.BigEndian.AppendUint32(nil, uint32(seconds(r.Interval)))
 	out = binary.BigEndian.AppendUint32(out, uint32(r.Leechers))
 	out = binary.BigEndian.AppendUint32(out, uint32(r.Seeders))
-	if !from.Addr().Unmap().Is4() {
-		return out, nil // over IPv6 peers are IPv6 ones, of which there are none
-	}
 	return appendPeers(out, r.Peers), nil
 }
 
@@ -158,7 +145,7 @@ func parseAnnounce(b []byte) (Request, error) {
 	}
 	r := Request{
 		Hash:    swarm.Hash(b[16:36]),
-		Left:    binary.BigEndian.Uint64(b[64:]),
+		Left:    left(binary.BigEndian.Uint64(b[64:])),
 		NumWant: int(int32(binary.BigEndian.Uint32(b[92:]))),
 		Port:    listens(binary.BigEndian.Uint16(b[96:])),
 	}
@@ -176,11 +163,11 @@ func parseAnnounce(b []byte) (Request, error) {
 
 func (u *UDP) scrape(ctx context.Context, b []byte) ([]byte, error) {
 	const size = len(swarm.Hash{})
-	if len(b) == 0 || len(b)%size != 0 || len(b)/size > maxScrape {
-		return nil, &Failure{Text: "a scrape names 1 to 74 torrents"}
+	if len(b) < size {
+		return nil, &Failure{Text: "a scrape names a torrent at least"}
 	}
-	hashes := make([]swarm.Hash, 0, len(b)/size)
-	for ; len(b) > 0; b = b[size:] {
+	var hashes []swarm.Hash
+	for ; len(b) >= size && len(hashes) < maxScrape; b = b[size:] {
 		hashes = append(hashes, swarm.Hash(b))
 	}
 	counts, err := u.handler.Scrape(ctx, hashes)
@@ -198,23 +185,4 @@ func (u *UDP) scrape(ctx context.Context, b []byte) ([]byte, error) {
 		out = binary.BigEndian.AppendUint32(out, uint32(c.Leechers))
 	}
 	return out, nil
-}
-
-// id returns the connection id of a client at from in the window of t.
-func (u *UDP) id(from netip.AddrPort, t time.Time) uint64 {
-	m := hmac.New(sha256.New, u.key[:])
-	m.Write(binary.BigEndian.AppendUint64(nil, uint64(t.UnixNano()/int64(idWindow))))
-	addr, _ := from.MarshalBinary() // never fails
-	m.Write(addr)
-	return binary.BigEndian.Uint64(m.Sum(nil))
-}
-
-func (u *UDP) knows(id uint64, from netip.AddrPort, now time.Time) bool {
-	got := binary.BigEndian.AppendUint64(nil, id)
-	ok := 0
-	for _, age := range []time.Duration{0, idWindow, 2 * idWindow} {
-		want := binary.BigEndian.AppendUint64(nil, u.id(from, now.Add(-age)))
-		ok |= subtle.ConstantTimeCompare(got, want)
-	}
-	return ok == 1
 }

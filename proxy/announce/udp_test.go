@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"net/netip"
@@ -14,14 +15,15 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
-var client = netip.MustParseAddrPort("127.0.0.1:21001")
+// How a tracker is addressed: by name, IPv4 or IPv6.
+var byName, byIPv4, byIPv6 = netip.Addr{}, netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 
 // connect returns the id that u gives to a client.
-func connect(t testing.TB, u *UDP, from netip.AddrPort) uint64 {
+func connect(t testing.TB, u *UDP) uint64 {
 	t.Helper()
 	b := binary.BigEndian.AppendUint64(nil, magic)
 	b = append(b, 0, 0, 0, actConnect, 1, 2, 3, 4)
-	answer := u.Answer(t.Context(), b, from)
+	answer := u.Answer(t.Context(), b, byName)
 	if len(answer) != 16 || string(answer[:8]) != "\x00\x00\x00\x00\x01\x02\x03\x04" {
 		t.Fatalf("connect answered %x", answer)
 	}
@@ -43,36 +45,17 @@ func action(answer []byte) int {
 	return int(binary.BigEndian.Uint32(answer))
 }
 
-func TestAConnectionIDIsForOneAddressAndThreeMinutesAtMost(t *testing.T) {
+// TestAnyConnectionIDIsTaken: one of an earlier run of the sidecar, and one of
+// an hour ago, from anywhere on this computer.
+func TestAnyConnectionIDIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		u := NewUDP(twoPeers())
-		id := connect(t, u, client)
-		if id == connect(t, u, netip.MustParseAddrPort("127.0.0.1:21002")) {
-			t.Error("two addresses have one id")
-		}
-		other := NewUDP(twoPeers())
-		for _, c := range []struct {
-			name string
-			u    *UDP
-			from netip.AddrPort
-			want int
-		}{
-			{"its own", u, client, actAnnounce},
-			{"another port", u, netip.MustParseAddrPort("127.0.0.1:21002"), actError},
-			{"another address", u, netip.MustParseAddrPort("127.0.0.2:21001"), actError},
-			{"another key", other, client, actError},
-		} {
-			if got := action(c.u.Answer(t.Context(), announcePacket(id), c.from)); got != c.want {
-				t.Errorf("%s: action %d, want %d", c.name, got, c.want)
+		first, second := NewUDP(twoPeers()), NewUDP(twoPeers())
+		id := connect(t, first)
+		time.Sleep(time.Hour)
+		for name, id := range map[string]uint64{"its own": id, "another": 0x0102030405060708, "none": 0} {
+			if got := action(second.Answer(t.Context(), announcePacket(id), byName)); got != actAnnounce {
+				t.Errorf("%s: action %d, want %d", name, got, actAnnounce)
 			}
-		}
-		time.Sleep(2 * time.Minute)
-		if got := action(u.Answer(t.Context(), announcePacket(id), client)); got != actAnnounce {
-			t.Errorf("after two minutes: action %d, want %d", got, actAnnounce)
-		}
-		time.Sleep(time.Minute)
-		if got := action(u.Answer(t.Context(), announcePacket(id), client)); got != actError {
-			t.Errorf("after three minutes: action %d, want %d", got, actError)
 		}
 	})
 }
@@ -85,14 +68,14 @@ func TestUDPFailuresAreTheSameWords(t *testing.T) {
 		context.DeadlineExceeded:    TextSlow,
 	} {
 		u := NewUDP(&fake{err: err})
-		id := connect(t, u, client)
-		answer := u.Answer(t.Context(), announcePacket(id), client)
+		id := connect(t, u)
+		answer := u.Answer(t.Context(), announcePacket(id), byName)
 		if action(answer) != actError || string(answer[8:]) != text || string(answer[4:8]) != "\x05\x06\x07\x08" {
 			t.Errorf("%v: answered %q, want %q", err, answer, text)
 		}
 		scrape := append(announcePacket(id)[:16], hash...)
 		scrape[11] = actScrape
-		if answer := u.Answer(t.Context(), scrape, client); action(answer) != actError || string(answer[8:]) != text {
+		if answer := u.Answer(t.Context(), scrape, byName); action(answer) != actError || string(answer[8:]) != text {
 			t.Errorf("%v: scrape answered %q, want %q", err, answer, text)
 		}
 	}
@@ -101,31 +84,50 @@ func TestUDPFailuresAreTheSameWords(t *testing.T) {
 func TestUDPEventsAndNumbersAreRead(t *testing.T) {
 	h := twoPeers()
 	u := NewUDP(h)
-	id := connect(t, u, client)
+	id := connect(t, u)
 	for wire, want := range []swarm.Event{swarm.None, swarm.Completed, swarm.Started, swarm.Stopped, swarm.None} {
 		b := announcePacket(id)
 		binary.BigEndian.PutUint32(b[80:], uint32(wire))
 		binary.BigEndian.PutUint64(b[64:], 12345)
 		binary.BigEndian.PutUint32(b[92:], 0xfffffff0)
 		binary.BigEndian.PutUint16(b[96:], 6881)
-		u.Answer(t.Context(), b, client)
-		if got := (Request{swarm.Hash([]byte(hash)), 6881, want, 12345, -1}); h.last != got {
+		u.Answer(t.Context(), b, byName)
+		if got := (Request{Hash: swarm.Hash([]byte(hash)), Port: 6881, Event: want, Left: 12345, NumWant: -1}); h.last != got {
 			t.Errorf("event %d: %+v, want %+v", wire, h.last, got)
 		}
 	}
 }
 
-func TestOverIPv6ThereAreNoPeers(t *testing.T) {
-	u := NewUDP(twoPeers())
-	from := netip.MustParseAddrPort("[::1]:21001")
-	answer := u.Answer(t.Context(), announcePacket(connect(t, u, from)), from)
-	if action(answer) != actAnnounce || len(answer) != 20 {
-		t.Errorf("answered %x", answer)
+// TestEntriesHaveTheSizeOfTheTrackersAddress: a client reads 18 bytes for each
+// peer from a tracker that it addressed as IPv6 (BEP 15).
+func TestEntriesHaveTheSizeOfTheTrackersAddress(t *testing.T) {
+	for to, want := range map[netip.Addr]int{byName: 3, byIPv4: 3, byIPv6: 0, netip.MustParseAddr("::ffff:192.0.2.1"): 0} {
+		h := twoPeers()
+		b := announcePacket(connection)
+		binary.BigEndian.PutUint32(b[92:], 0xffffffff)
+		answer := NewUDP(h).Answer(t.Context(), b, to)
+		if action(answer) != actAnnounce || len(answer) != 20+6*want {
+			t.Errorf("to %v: answered %x, want %d peers", to, answer, want)
+		}
+		if h.last.NoPeers != (want == 0) {
+			t.Errorf("to %v: asked for %+v", to, h.last)
+		}
 	}
-	mapped := netip.MustParseAddrPort("[::ffff:127.0.0.1]:21001")
-	answer = u.Answer(t.Context(), announcePacket(connect(t, u, mapped)), mapped)
-	if len(answer) != 20+6 { // numwant is 0: the beacon alone
-		t.Errorf("a mapped address got %x", answer)
+}
+
+// TestAScrapeOfMoreIsAnsweredWithTheFirst74, which is what BEP 15 has room for.
+func TestAScrapeOfMoreIsAnsweredWithTheFirst74(t *testing.T) {
+	for asked, want := range map[int]int{1: 1, 74: 74, 75: 74, 100: 74} {
+		for _, rest := range []int{0, 7} { // bytes of half a hash
+			h := twoPeers()
+			b := append(announcePacket(connection)[:headerSize], bytes.Repeat([]byte(hash), asked)...)
+			b = append(b, make([]byte, rest)...)
+			b[11] = actScrape
+			answer := NewUDP(h).Answer(t.Context(), b, byName)
+			if !IsUDP(b) || action(answer) != actScrape || len(answer) != 8+12*want {
+				t.Errorf("a scrape of %d and %d bytes: answered %x, want %d torrents", asked, rest, answer, want)
+			}
+		}
 	}
 }
 
@@ -135,9 +137,9 @@ func TestAnAnnounceFitsOneSmallDatagram(t *testing.T) {
 		h.response.Peers = append(h.response.Peers, netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1))
 	}
 	u := NewUDP(h)
-	b := announcePacket(connect(t, u, client))
+	b := announcePacket(connect(t, u))
 	binary.BigEndian.PutUint32(b[92:], 0xffffffff)
-	if n := len(u.Answer(t.Context(), b, client)); n != 20+6*MaxPeers {
+	if n := len(u.Answer(t.Context(), b, byName)); n != 20+6*MaxPeers {
 		t.Errorf("%d bytes", n)
 	}
 }
@@ -145,9 +147,9 @@ func TestAnAnnounceFitsOneSmallDatagram(t *testing.T) {
 func TestATruncatedPacketAsksNothing(t *testing.T) {
 	h := twoPeers()
 	u := NewUDP(h)
-	whole := announcePacket(connect(t, u, client))
+	whole := announcePacket(connect(t, u))
 	for i := range len(whole) {
-		if answer := u.Answer(t.Context(), whole[:i], client); action(answer) == actAnnounce || len(h.asked) > 0 {
+		if answer := u.Answer(t.Context(), whole[:i], byName); action(answer) == actAnnounce || len(h.asked) > 0 {
 			t.Errorf("took %d of %d bytes", i, len(whole))
 		}
 		if i < headerSize && IsUDP(whole[:i]) {
@@ -159,17 +161,17 @@ func TestATruncatedPacketAsksNothing(t *testing.T) {
 func TestAFloodIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		u := NewUDP(slow{})
-		b := announcePacket(connect(t, u, client))
+		b := announcePacket(connect(t, u))
 		var wg sync.WaitGroup
 		for range maxWaiting {
-			wg.Go(func() { u.Answer(t.Context(), b, client) })
+			wg.Go(func() { u.Answer(t.Context(), b, byName) })
 		}
 		synctest.Wait()
-		if answer := u.Answer(t.Context(), b, client); answer != nil {
+		if answer := u.Answer(t.Context(), b, byName); answer != nil {
 			t.Errorf("one too many was answered %q", answer)
 		}
 		wg.Wait()
-		if answer := u.Answer(t.Context(), b, client); string(answer[8:]) != TextSlow {
+		if answer := u.Answer(t.Context(), b, byName); string(answer[8:]) != TextSlow {
 			t.Errorf("afterwards: %q", answer)
 		}
 	})
@@ -198,7 +200,7 @@ func FuzzUDP(f *testing.F) {
 	}
 	for line := range strings.Lines(string(b)) {
 		if packet, ok := strings.CutPrefix(line, "> "); ok {
-			p, err := unhex(packet, u, client)
+			p, err := unhex(packet)
 			if err != nil {
 				f.Fatal(err)
 			}
@@ -207,9 +209,9 @@ func FuzzUDP(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte, good bool) {
 		if good && len(b) >= 8 && binary.BigEndian.Uint64(b) != magic {
-			binary.BigEndian.PutUint64(b, u.id(client, time.Now()))
+			binary.BigEndian.PutUint64(b, connection)
 		}
-		answer := u.Answer(t.Context(), b, client)
+		answer := u.Answer(t.Context(), b, byName)
 		if answer == nil {
 			return
 		}
@@ -224,10 +226,10 @@ func FuzzUDP(f *testing.F) {
 
 func BenchmarkUDPAnnounce(b *testing.B) {
 	u := NewUDP(twoPeers())
-	p := announcePacket(connect(b, u, client))
+	p := announcePacket(connect(b, u))
 	h := u.handler.(*fake)
 	for b.Loop() {
-		u.Answer(b.Context(), p, client)
+		u.Answer(b.Context(), p, byName)
 		h.asked = h.asked[:0]
 	}
 }

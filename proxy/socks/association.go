@@ -277,7 +277,7 @@ func (a *Association) receive(src netip.AddrPort, b []byte) (to netip.AddrPort, 
 		a.server.handler.DHT(Origin{Client: a.client, Assoc: a}, h.addrPort(), body)
 	case !standIn && announce.IsUDP(body):
 		a.job(body, func(from Origin, b []byte) {
-			if out := a.server.handler.Tracker(a.ctx, from, b); len(out) > 0 {
+			if out := a.server.handler.Tracker(a.ctx, from, h.addr, b); len(out) > 0 {
 				a.send(h, out)
 			}
 		})

@@ -21,17 +21,18 @@ var trackerConnect = binary.BigEndian.AppendUint64(nil, 0x41727101980)
 
 func TestTrackerPacketsAreAnsweredFromWhereTheyWent(t *testing.T) {
 	s := start(t, Config{})
-	s.tracker = func(from Origin, b []byte) []byte {
+	s.tracker = func(from Origin, to netip.Addr, b []byte) []byte {
 		if from.Client != "client 1" || from.Assoc == nil || !from.Assoc.Addr().IsValid() {
 			t.Errorf("asked by %v", from)
 		}
-		return append([]byte("answer to "), b[8:]...)
+		return append([]byte("answer by "+to.String()+" to "), b[8:]...)
 	}
 	a := associate(t, s, "")
 	for _, host := range []string{"tracker.invalid", "192.0.2.7", "2001:db8::1"} {
 		a.packet(t, host, 6969, append(trackerConnect, 0, 0, 0, 0, 't', 'e', 's', 't'))
 		h, b := a.answer(t)
-		if got := h.name + h.addr.String(); h.port != 6969 || got != host+"invalid IP" && got != host || !bytes.HasSuffix(b, []byte("test")) {
+		if got := h.name + h.addr.String(); h.port != 6969 || got != host+"invalid IP" && got != host || !bytes.HasSuffix(b, []byte("test")) ||
+			!bytes.HasPrefix(b, []byte("answer by "+h.addr.String())) {
 			t.Errorf("%q from %+v, want %s", b, h, host)
 		}
 	}

@@ -25,7 +25,7 @@ type sidecar struct {
 
 	peer    func(ctx context.Context, from Origin, a netip.AddrPort) (Session, error)
 	where   chan elsewhere
-	tracker func(from Origin, b []byte) []byte
+	tracker func(from Origin, to netip.Addr, b []byte) []byte
 	dht     chan netip.AddrPort
 
 	mu     sync.Mutex
@@ -48,7 +48,7 @@ func start(t testing.TB, c Config) *sidecar {
 		peer: func(context.Context, Origin, netip.AddrPort) (Session, error) {
 			return nil, swarm.ErrUnknownPeer
 		},
-		tracker: func(Origin, []byte) []byte { return nil },
+		tracker: func(Origin, netip.Addr, []byte) []byte { return nil },
 	}
 	c.Count = func(r status.Reason) {
 		s.mu.Lock()
@@ -89,8 +89,10 @@ func (s *sidecar) Peer(ctx context.Context, from Origin, a netip.AddrPort) (Sess
 	return s.peer(ctx, from, a)
 }
 
-func (s *sidecar) Tracker(_ context.Context, from Origin, b []byte) []byte { return s.tracker(from, b) }
-func (s *sidecar) DHT(from Origin, node netip.AddrPort, _ []byte)          { s.dht <- node }
+func (s *sidecar) Tracker(_ context.Context, from Origin, to netip.Addr, b []byte) []byte {
+	return s.tracker(from, to, b)
+}
+func (s *sidecar) DHT(from Origin, node netip.AddrPort, _ []byte) { s.dht <- node }
 
 // counted waits until n of r were counted.
 func (s *sidecar) counted(t *testing.T, r status.Reason, n int) {

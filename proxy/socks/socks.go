@@ -68,9 +68,9 @@ type Handler interface {
 	// unreachable; the text is told nobody.
 	Peer(ctx context.Context, from Origin, a netip.AddrPort) (Session, error)
 
-	// Tracker returns the answer to a packet for a UDP tracker (BEP 15), empty
-	// for none.
-	Tracker(ctx context.Context, from Origin, packet []byte) []byte
+	// Tracker returns the answer to a packet for a UDP tracker (BEP 15) at to,
+	// the zero Addr where the client gave a name. It is empty for none.
+	Tracker(ctx context.Context, from Origin, to netip.Addr, packet []byte) []byte
 
 	// DHT takes a packet for a DHT node (BEP 5), and answers by from.Assoc. It
 	// must not block, nor keep packet.
