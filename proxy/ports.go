@@ -3,26 +3,23 @@ package proxy
 import (
 	"encoding/json"
 	"net/netip"
-	"os"
 
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
-// maxPorts bounds the file of where clients were, bytes.
-const maxPorts = 256 << 10
+var portsFile = &state.Kind{
+	Name: "client-ports", Version: 1, Limit: 256 << 10, Policy: state.Cache, What: "the addresses of clients",
+	Lost: "a client that takes connections by UDP alone is reached once it has sent a packet",
+}
 
-// loadPorts returns where clients' UDP packets came from in an earlier run. It
-// is a help, no more: what can't be read counts as nothing.
-func loadPorts(file string) map[swarm.Client]netip.AddrPort {
-	b, err := os.ReadFile(file)
-	if err != nil || len(b) > maxPorts {
-		return nil
-	}
-	var ports map[swarm.Client]netip.AddrPort
-	if json.Unmarshal(b, &ports) != nil {
-		return nil
-	}
-	return ports
+// loadPorts returns where clients' UDP packets came from in an earlier run.
+func loadPorts(file string) (ports map[swarm.Client]netip.AddrPort, err error) {
+	_, err = portsFile.Load(file, func(b []byte) error {
+		ports = nil
+		return json.Unmarshal(b, &ports)
+	})
+	return ports, err
 }
 
 // savePorts writes ports for the next run, readable by its owner only.
@@ -31,8 +28,5 @@ func savePorts(file string, ports map[swarm.Client]netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(file+".new", b, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(file+".new", file)
+	return portsFile.Save(file, b)
 }

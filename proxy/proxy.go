@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -21,10 +20,10 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
-	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/proxy/authority"
 	"github.com/shoal-p2p/shoal/proxy/inbound"
@@ -132,7 +131,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting", patience: entryPatience}
 	var err error
-	if p.locked, err = hop.Lock(cfg.State); err != nil {
+	if p.locked, err = state.Lock(cfg.State); err != nil {
 		return nil, err
 	}
 	opened := false
@@ -141,8 +140,8 @@ func New(cfg Config) (*Sidecar, error) {
 			p.locked.Close()
 		}
 	}()
-	if err := os.MkdirAll(p.path("clients"), 0o700); err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+	if err := state.MakeDir(p.path("clients")); err != nil {
+		return nil, err
 	}
 	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
 		return nil, err
@@ -159,6 +158,10 @@ func New(cfg Config) (*Sidecar, error) {
 	if p.tls, err = authority.Open(p.path("authority")); err != nil {
 		return nil, err
 	}
+	ports, err := loadPorts(p.path("clients/ports"))
+	if err != nil {
+		return nil, err
+	}
 	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source)}
 	p.circuits = circuit.New(circuit.Config{
 		Links: p.links, Chooser: p.chooser, Relays: p.keeper.Relays, Step: p.step, Own: cfg.Hops,
@@ -172,7 +175,7 @@ func New(cfg Config) (*Sidecar, error) {
 		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
 		Trackers: p.trackers, Budget: window.NewBudget(streamMemory), Now: p.now, Pace: pace,
 	})
-	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Addresses: loadPorts(p.path("clients/ports"))}, handler{p})
+	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Addresses: ports}, handler{p})
 	p.desk = inbound.New(inbound.Config{
 		StandIn: p.standIn, StandIns: p.standIns,
 		Roads: []inbound.Road{p.road, inbound.TCP(p.listens)},
@@ -199,37 +202,36 @@ func (p *Sidecar) path(name string) string { return filepath.Join(p.cfg.State, n
 
 func (p *Sidecar) openPaths() error {
 	guards, err := path.LoadGuards(p.path("guards"))
-	if guards == nil {
-		return err
-	}
 	if err != nil {
-		p.cfg.Log.Warn("guards are drawn anew", "err", err)
+		return err
 	}
 	pins, err := path.LoadPins(p.path("middles"))
-	if pins == nil {
-		return err
-	}
 	if err != nil {
-		p.cfg.Log.Warn("middles are drawn anew", "err", err)
+		return err
 	}
 	p.chooser = path.New(p.cfg.Network.Rules(), path.NewRand(), guards, pins)
 	return nil
 }
 
-// secretFile returns the 32 bytes in file, made when missing.
+var secretKind = &state.Kind{
+	Name: "secret", Version: 1, Limit: 32, Policy: state.Erase, What: "the secret of the stand-ins",
+	Lost: "every peer gets a new address in the clients, and those that they remember lead to nobody",
+}
+
+// secretFile returns the 32 bytes in file, made when missing or damaged.
 func secretFile(file string) (secret [32]byte, err error) {
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		rand.Read(secret[:])
-		return secret, os.WriteFile(file, secret[:], 0o600)
-	}
-	if err != nil {
+	found, err := secretKind.Load(file, func(b []byte) error {
+		if len(b) != len(secret) {
+			return fmt.Errorf("it holds %d bytes, want %d", len(b), len(secret))
+		}
+		secret = [32]byte(b)
+		return nil
+	})
+	if err != nil || found {
 		return secret, err
 	}
-	if len(b) != len(secret) {
-		return secret, fmt.Errorf("%s: %d bytes, want %d: the file is damaged; remove it, and peers get new stand-ins", file, len(b), len(secret))
-	}
-	return [32]byte(b), nil
+	rand.Read(secret[:])
+	return secret, secretKind.Save(file, secret[:])
 }
 
 // SOCKS returns the address that clients are to use.

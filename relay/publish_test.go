@@ -17,10 +17,10 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
-	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/relay"
 	"github.com/shoal-p2p/shoal/tracker"
@@ -168,8 +168,8 @@ func TestRelayPublishesIsTriedAndListed(t *testing.T) {
 		if got, _ := k.Relay(r.ID()); got.Addr != r.Addr() || got.Weight == 0 || got.Weight > directory.FirstWeight {
 			t.Errorf("listed at %v with weight %d", got.Addr, got.Weight)
 		}
-		if _, err := relay.New(relay.Config{Network: networkOf(tr), State: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, hop.ErrInUse) {
-			t.Errorf("second relay on the folder: %v, want %v", err, hop.ErrInUse)
+		if _, err := relay.New(relay.Config{Network: networkOf(tr), State: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, state.ErrInUse) {
+			t.Errorf("second relay on the folder: %v, want %v", err, state.ErrInUse)
 		}
 		stop()
 		stopTracker()

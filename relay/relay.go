@@ -26,6 +26,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 	"github.com/shoal-p2p/shoal/tracker/directory"
@@ -69,7 +70,7 @@ type Relay struct {
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
-// One process at a time may do so: another gets hop.ErrInUse.
+// One process at a time may do so: another gets state.ErrInUse.
 func New(cfg Config) (_ *Relay, err error) {
 	if cfg.Rate == 0 {
 		cfg.Rate = DefaultRate
@@ -84,7 +85,7 @@ func New(cfg Config) (_ *Relay, err error) {
 		return nil, err
 	}
 	r := &Relay{cfg: cfg, rotated: make(chan struct{})}
-	if r.locked, err = hop.Lock(cfg.State); err != nil {
+	if r.locked, err = state.Lock(cfg.State); err != nil {
 		return nil, err
 	}
 	defer func() {

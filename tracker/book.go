@@ -4,17 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"errors"
-	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/shoal-p2p/shoal/circuit/hop"
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
@@ -69,21 +65,25 @@ const (
 	lookForRoom  = 64               // relays looked at for one to give way
 )
 
+var ownViewFile = &state.Kind{
+	Name: "own-view", Version: 1, Limit: directory.MaxView, Policy: state.Cache, What: "the tracker's last view",
+	Lost: "relays make themselves known again within the hour; until then the view lists none, and how long each was seen is forgotten",
+}
+
 func openBook(t *Tracker) (*book, error) {
 	b := &book{t: t, now: time.Now, relays: make(map[onion.ID]*known), wake: make(chan struct{}, 1)}
-	raw, err := os.ReadFile(t.path("view"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return b, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+	_, err := ownViewFile.Load(t.path("view"), b.restore)
+	return b, err
+}
+
+// restore takes up what the tracker's last view says of its relays.
+func (b *book) restore(raw []byte) error {
 	v, err := directory.ParseView(raw)
 	if err == nil {
-		err = v.Verify([32]byte(t.server.ID()), time.Unix(v.Time, 0), nil)
+		err = v.Verify([32]byte(b.t.server.ID()), time.Unix(v.Time, 0), nil)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w: remove it, and relays make themselves known again", t.path("view"), err)
+		return err
 	}
 	made := time.Unix(v.Time, 0)
 	for _, e := range v.Entries {
@@ -94,7 +94,7 @@ func openBook(t *Tracker) (*book, error) {
 		b.relays[e.Descriptor.ID] = k
 	}
 	b.current, b.answer = v, directory.AppendView(nil, raw)
-	return b, nil
+	return nil
 }
 
 // view returns the newest view, and the answer that holds it; nil when there is none yet.
@@ -372,7 +372,7 @@ func (b *book) sign() error {
 	}
 	// On the disk before anyone sees it: a view that was shown must never be
 	// forgotten, or its number is used twice and the tracker believed no more.
-	if err := hop.WriteFile(t.path("view"), v.Raw()); err != nil {
+	if err := ownViewFile.Save(t.path("view"), v.Raw()); err != nil {
 		return err
 	}
 	answer := directory.AppendView(nil, v.Raw())

@@ -27,6 +27,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
 	"github.com/shoal-p2p/shoal/tracker/directory"
@@ -72,7 +73,7 @@ type Tracker struct {
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
-// One process at a time may do so: another gets hop.ErrInUse.
+// One process at a time may do so: another gets state.ErrInUse.
 func New(cfg Config) (_ *Tracker, err error) {
 	if cfg.Interval == 0 {
 		cfg.Interval = DefaultInterval
@@ -87,7 +88,7 @@ func New(cfg Config) (_ *Tracker, err error) {
 		return nil, fmt.Errorf("tracker: stamp of %d bits, want 0 to %d", cfg.StampBits, announce.MaxStampBits)
 	}
 	t := &Tracker{cfg: cfg}
-	if t.locked, err = hop.Lock(cfg.State); err != nil {
+	if t.locked, err = state.Lock(cfg.State); err != nil {
 		return nil, err
 	}
 	defer func() {

@@ -4,20 +4,34 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
 const (
 	keyLife    = 24 * time.Hour // how long an onion key is the current one
 	keyOverlap = 24 * time.Hour // and how long it then still opens CREATEs
+)
+
+// The files of Keys. All are of version 1.
+var (
+	identityFile = &state.Kind{
+		Name: "identity", Version: 1, Limit: ed25519.SeedSize, Policy: state.Keep, What: "the identity of this relay or tracker",
+		Lost: "it becomes a new one with another ID: network files and links that name the old ID lead to nobody",
+	}
+	onionFile = &state.Kind{
+		Name: "onion-keys", Version: 1, Limit: 1 << 16, Policy: state.Erase, What: "the onion keys",
+		Lost: "new ones are made, and no circuit is built through this relay or tracker until others have learned of them",
+	}
+	replaysFile = &state.Kind{
+		Name: "replays", Version: 1, Limit: 1 << 30, Policy: state.Cache, What: "the record of served handshakes",
+		Lost: "new onion keys are made",
+	}
 )
 
 // Keys are the identity of a relay or tracker and its onion keys, on disk for
@@ -43,28 +57,32 @@ type storedKey struct {
 }
 
 // OpenKeys reads the keys in dir, which it makes, mode 0700, with what is
-// missing in it. A damaged file is an error and stays as it is: an identity is
-// not replaced by accident.
+// missing in it. A damaged identity is an error and stays as it is; damaged
+// onion keys are made anew.
 func OpenKeys(dir string) (*Keys, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state folder: %w", err)
+	if err := state.MakeDir(dir); err != nil {
+		return nil, err
 	}
 	k := &Keys{dir: dir}
-	seed, err := os.ReadFile(k.path("identity"))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		seed = make([]byte, ed25519.SeedSize)
+	seed := make([]byte, ed25519.SeedSize)
+	found, err := identityFile.Load(k.path("identity"), func(b []byte) error {
+		if len(b) != ed25519.SeedSize {
+			return fmt.Errorf("it holds %d bytes, want %d", len(b), ed25519.SeedSize)
+		}
+		seed = b
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !found {
 		rand.Read(seed)
-		if err := k.write("identity", seed); err != nil {
+		if err := identityFile.Save(k.path("identity"), seed); err != nil {
 			return nil, err
 		}
-	case err != nil:
-		return nil, fmt.Errorf("identity: %w", err)
-	case len(seed) != ed25519.SeedSize:
-		return nil, fmt.Errorf("%s: %d bytes, want %d: the file is damaged; restore it, or remove it to become somebody new", k.path("identity"), len(seed), ed25519.SeedSize)
 	}
 	k.Identity = ed25519.NewKeyFromSeed(seed)
-	if err := k.load(); err != nil {
+	if _, err := onionFile.Load(k.path("onion-keys"), k.parse); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -72,25 +90,26 @@ func OpenKeys(dir string) (*Keys, error) {
 
 func (k *Keys) path(name string) string { return filepath.Join(k.dir, name) }
 
-func (k *Keys) load() error {
-	b, err := os.ReadFile(k.path("onion-keys"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("onion keys: %w", err)
-	}
+// maxKeys bounds the onion keys in a file; there are two or three.
+const maxKeys = 8
+
+func (k *Keys) parse(b []byte) error {
 	var stored []storedKey
-	if err := json.Unmarshal(b, &stored); err != nil || len(stored) > 8 {
-		return fmt.Errorf("%s: damaged: remove it, and new keys are made", k.path("onion-keys"))
+	if err := json.Unmarshal(b, &stored); err != nil {
+		return err
 	}
+	if len(stored) > maxKeys {
+		return fmt.Errorf("it holds %d keys, at most %d", len(stored), maxKeys)
+	}
+	var all []datedKey
 	for _, s := range stored {
 		key, err := onion.ParsePrivateKey(s.Secret, s.Number)
 		if err != nil {
-			return fmt.Errorf("%s: damaged: remove it, and new keys are made: %w", k.path("onion-keys"), err)
+			return err
 		}
-		k.all = append(k.all, datedKey{key, s.From})
+		all = append(all, datedKey{key, s.From})
 	}
+	k.all = all
 	return nil
 }
 
@@ -164,32 +183,10 @@ func (k *Keys) use(next []datedKey) error {
 	if err != nil {
 		return err
 	}
-	if err := k.write("onion-keys", b); err != nil {
+	if err := onionFile.Save(k.path("onion-keys"), b); err != nil {
 		return err
 	}
 	k.all = next
-	return nil
-}
-
-func (k *Keys) write(name string, b []byte) error { return WriteFile(k.path(name), b) }
-
-// WriteFile replaces file so that a crash leaves the old or the new, for its
-// owner only. It is on the disk when WriteFile returns.
-func WriteFile(file string, b []byte) error {
-	f, err := os.OpenFile(file+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err == nil {
-		_, err = f.Write(b)
-		err = errors.Join(err, f.Sync(), f.Close())
-	}
-	if err == nil {
-		err = os.Rename(file+".new", file)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(file))
-	}
-	if err != nil {
-		return fmt.Errorf("state folder: %w", err)
-	}
 	return nil
 }
 
@@ -216,20 +213,18 @@ func (k *Keys) Current() onion.PublicKey {
 // file: as long as it is missing, this process has not ended well, and the
 // onion keys are replaced. Call it last, when nothing else can fail.
 func (k *Keys) LoadReplays(s *Server) error {
-	b, err := os.ReadFile(k.path("replays"))
-	if err == nil {
-		err = s.Replays().Load(b)
-	}
+	path := k.path("replays")
+	found, err := replaysFile.Load(path, s.Replays().Load)
 	if err != nil {
-		if err := k.Replace(time.Now()); err != nil {
-			return err
-		}
+		return err
 	}
-	if err := os.Remove(k.path("replays")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("state folder: %w", err)
+	if !found {
+		return k.Replace(time.Now())
 	}
-	return syncDir(k.dir)
+	return state.Remove(path)
 }
 
 // SaveReplays writes what s has seen, for the next start.
-func (k *Keys) SaveReplays(s *Server) error { return k.write("replays", s.Replays().Append(nil)) }
+func (k *Keys) SaveReplays(s *Server) error {
+	return replaysFile.Save(k.path("replays"), s.Replays().Append(nil))
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
 var start = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -80,13 +80,13 @@ func TestOnionKeyThatCannotBeWrittenIsNotUsed(t *testing.T) {
 	dir := t.TempDir()
 	k := openKeys(t, dir)
 	first := rotate(t, k, start, true)
-	if err := os.Mkdir(filepath.Join(dir, "onion-keys.new"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "onion-keys.new", "full"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if fresh, err := k.Rotate(start.Add(25 * time.Hour)); err == nil || fresh || k.Current() != first {
 		t.Errorf("Rotate = %v, %v, and the key changed: %v", fresh, err, k.Current() != first)
 	}
-	os.Remove(filepath.Join(dir, "onion-keys.new"))
+	os.RemoveAll(filepath.Join(dir, "onion-keys.new"))
 	rotate(t, k, start.Add(25*time.Hour), true)
 }
 
@@ -146,26 +146,56 @@ func TestDamagedReplaysTakeANewKey(t *testing.T) {
 	}
 }
 
-func TestDamagedKeyFilesAreErrorsAndStay(t *testing.T) {
-	for _, file := range []string{"identity", "onion-keys"} {
-		dir := t.TempDir()
-		rotate(t, openKeys(t, dir), start, true)
-		for _, damaged := range [][]byte{nil, []byte("[{}]"), []byte(`[{"number":1,"secret":"AAAA"}]`), bytes.Repeat([]byte("[1,"), 99)} {
-			path := filepath.Join(dir, file)
+func TestADamagedIdentityIsAnErrorAndStays(t *testing.T) {
+	dir := t.TempDir()
+	openKeys(t, dir)
+	path := filepath.Join(dir, "identity")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range good {
+		for _, damaged := range [][]byte{good[:i], append(append(bytes.Clone(good[:i]), good[i]^4), good[i+1:]...)} {
 			os.WriteFile(path, damaged, 0o600)
-			if _, err := OpenKeys(dir); err == nil || !strings.Contains(err.Error(), path) {
-				t.Errorf("%s with %q: %v", file, damaged, err)
+			if _, err := OpenKeys(dir); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "new one with another ID") {
+				t.Errorf("identity of %d bytes, damaged at %d: %v", len(damaged), i, err)
 			}
 			if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, damaged) {
-				t.Errorf("%s was changed", file)
+				t.Errorf("the damaged identity was changed")
 			}
+		}
+	}
+}
+
+func TestDamagedOnionKeysAreMadeAnewAndLeaveNoCopy(t *testing.T) {
+	dir := t.TempDir()
+	k := openKeys(t, dir)
+	key := rotate(t, k, start, true)
+	path := filepath.Join(dir, "onion-keys")
+	if err := os.Truncate(path, 200); err != nil {
+		t.Fatal(err)
+	}
+	again := openKeys(t, dir)
+	if !again.Identity.Equal(k.Identity) || again.Get(key.Number()) != nil {
+		t.Error("another identity, or the old key")
+	}
+	rotate(t, again, start, true)
+	if left, _ := filepath.Glob(path + "*"); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestOnionKeysThatCannotBeAreRefused(t *testing.T) {
+	for _, b := range []string{"", "[{}]", `[{"number":1,"secret":"AAAA"}]`, "[" + strings.Repeat("{},", 9) + "{}]", strings.Repeat("[1,", 99)} {
+		if k := new(Keys); k.parse([]byte(b)) == nil || k.all != nil {
+			t.Errorf("%q makes %d keys", b, len(k.all))
 		}
 	}
 }
 
 func TestStateIsItsOwnersAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a", "state")
-	locked, err := Lock(dir)
+	locked, err := state.Lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,23 +217,6 @@ func TestStateIsItsOwnersAlone(t *testing.T) {
 	if len(files) != 4 {
 		t.Errorf("%d files, want identity, onion-keys, replays and lock", len(files))
 	}
-}
-
-func TestStateFolderIsTakenByOne(t *testing.T) {
-	dir := t.TempDir()
-	locked, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Lock(dir); !errors.Is(err, ErrInUse) {
-		t.Errorf("second Lock = %v, want %v", err, ErrInUse)
-	}
-	locked.Close()
-	again, err := Lock(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Close()
 }
 
 func TestIdentityStays(t *testing.T) {

@@ -1,46 +1,32 @@
 package path
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
-// fileVersion is the version field of both files.
-//
-//	1  first
-const fileVersion = 1
-
-// maxFile bounds what is read of a file, bytes.
+// maxFile bounds each file, bytes.
 const maxFile = 8 << 20
 
-// CorruptError says that a file could not be understood. It was renamed to
-// Kept; nothing was lost or overwritten, and the caller may go on with the
-// empty set it got.
-type CorruptError struct {
-	File, Kept string
-	Err        error
-}
-
-func (e *CorruptError) Error() string {
-	return fmt.Sprintf("path: %s is damaged (%v); kept as %s", e.File, e.Err, e.Kept)
-}
-
-// Unwrap returns what was wrong with the file.
-func (e *CorruptError) Unwrap() error { return e.Err }
+var (
+	guardsKind = &state.Kind{
+		Name: "guards", Version: 1, Limit: maxFile, Policy: state.Cache, What: "the guards",
+		Lost: "new guards are drawn: a few more relays learn this computer's address",
+	}
+	pinsKind = &state.Kind{
+		Name: "middles", Version: 1, Limit: maxFile, Policy: state.Cache, What: "the middle relays of each swarm",
+		Lost: "new middle relays are drawn: a few more relays stand beside the guards",
+	}
+)
 
 // The files. Times are RFC 3339, ids as onion.ID prints them.
 type guardsFile struct {
-	Version  int         `json:"version"`
 	Entry    string      `json:"entry,omitempty"`
 	Replaced time.Time   `json:"replaced,omitzero"`
 	Guards   []guardLine `json:"guards"`
@@ -60,8 +46,7 @@ type guardLine struct {
 }
 
 type pinsFile struct {
-	Version int                  `json:"version"`
-	Keys    map[string][]pinLine `json:"keys"`
+	Keys map[string][]pinLine `json:"keys"`
 }
 
 type pinLine struct {
@@ -70,39 +55,45 @@ type pinLine struct {
 	Listed time.Time `json:"listed"`
 }
 
-// LoadGuards reads the guards of file. A file that isn't there gives an empty
-// set; a damaged one an empty set and a *CorruptError; any other error (not
-// readable, a newer version) comes with nil and leaves the file alone.
+// LoadGuards reads the guards of file. A file that is missing or damaged gives
+// an empty set.
 func LoadGuards(file string) (*Guards, error) {
-	var f guardsFile
 	gs := &Guards{}
-	err := load(file, &f, func() (int, error) {
-		for _, l := range f.Guards {
-			g, err := l.guard()
-			if err != nil {
-				return f.Version, err
-			}
-			if gs.get(g.id) != nil {
-				return f.Version, fmt.Errorf("guard %s twice", g.id.Short())
-			}
-			gs.list = append(gs.list, g)
+	_, err := guardsKind.Load(file, func(b []byte) error {
+		read, err := parseGuards(b)
+		if err == nil {
+			gs = read
 		}
-		if f.Entry != "" {
-			id, err := onion.ParseID(f.Entry)
-			if err != nil {
-				return f.Version, err
-			}
-			gs.entry = id
-		}
-		gs.replaced = f.Replaced
-		return f.Version, nil
+		return err
 	})
-	var corrupt *CorruptError
-	switch {
-	case errors.As(err, &corrupt):
-		return &Guards{}, err
-	case err != nil:
+	if err != nil {
 		return nil, err
+	}
+	return gs, nil
+}
+
+func parseGuards(b []byte) (*Guards, error) {
+	var f guardsFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, err
+	}
+	gs := &Guards{replaced: f.Replaced}
+	for _, l := range f.Guards {
+		g, err := l.guard()
+		if err != nil {
+			return nil, err
+		}
+		if gs.get(g.id) != nil {
+			return nil, fmt.Errorf("guard %s twice", g.id.Short())
+		}
+		gs.list = append(gs.list, g)
+	}
+	if f.Entry != "" {
+		id, err := onion.ParseID(f.Entry)
+		if err != nil {
+			return nil, err
+		}
+		gs.entry = id
 	}
 	return gs, nil
 }
@@ -125,33 +116,39 @@ func (l guardLine) guard() (guard, error) {
 	}, nil
 }
 
-// LoadPins reads the pinned middles of file, with errors as LoadGuards.
+// LoadPins reads the pinned middles of file as LoadGuards does.
 func LoadPins(file string) (*Pins, error) {
-	var f pinsFile
-	ps := &Pins{keys: make(map[Key]*pinned)}
-	err := load(file, &f, func() (int, error) {
-		if len(f.Keys) > maxKeys {
-			return f.Version, fmt.Errorf("%d keys exceed %d", len(f.Keys), maxKeys)
+	ps := &Pins{}
+	_, err := pinsKind.Load(file, func(b []byte) error {
+		read, err := parsePinned(b)
+		if err == nil {
+			ps = read
 		}
-		for k, lines := range f.Keys {
-			key, err := parseKey(k)
-			if err != nil {
-				return f.Version, err
-			}
-			p, err := parsePins(lines)
-			if err != nil {
-				return f.Version, err
-			}
-			ps.keys[key] = p
-		}
-		return f.Version, nil
+		return err
 	})
-	var corrupt *CorruptError
-	switch {
-	case errors.As(err, &corrupt):
-		return &Pins{}, err
-	case err != nil:
+	if err != nil {
 		return nil, err
+	}
+	return ps, nil
+}
+
+func parsePinned(b []byte) (*Pins, error) {
+	var f pinsFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, err
+	}
+	if len(f.Keys) > maxKeys {
+		return nil, fmt.Errorf("%d keys exceed %d", len(f.Keys), maxKeys)
+	}
+	ps := &Pins{keys: make(map[Key]*pinned)}
+	for k, lines := range f.Keys {
+		key, err := parseKey(k)
+		if err != nil {
+			return nil, err
+		}
+		if ps.keys[key], err = parsePins(lines); err != nil {
+			return nil, err
+		}
 	}
 	return ps, nil
 }
@@ -192,7 +189,7 @@ func (c *Chooser) SaveGuards(file string) error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
 	c.mu.Lock()
-	f := guardsFile{Version: fileVersion, Replaced: c.guards.replaced, Guards: []guardLine{}}
+	f := guardsFile{Replaced: c.guards.replaced, Guards: []guardLine{}}
 	if c.guards.entry != (onion.ID{}) {
 		f.Entry = c.guards.entry.String()
 	}
@@ -209,7 +206,7 @@ func (c *Chooser) SaveGuards(file string) error {
 	if !changed {
 		return nil
 	}
-	if err := save(file, f); err != nil {
+	if err := save(guardsKind, file, f); err != nil {
 		c.mu.Lock()
 		c.guards.changed = true
 		c.mu.Unlock()
@@ -223,7 +220,7 @@ func (c *Chooser) SavePins(file string) error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
 	c.mu.Lock()
-	f := pinsFile{Version: fileVersion, Keys: make(map[string][]pinLine, len(c.pins.keys))}
+	f := pinsFile{Keys: make(map[string][]pinLine, len(c.pins.keys))}
 	for k, p := range c.pins.keys {
 		lines := []pinLine{}
 		for _, q := range p.list {
@@ -237,7 +234,7 @@ func (c *Chooser) SavePins(file string) error {
 	if !changed {
 		return nil
 	}
-	if err := save(file, f); err != nil {
+	if err := save(pinsKind, file, f); err != nil {
 		c.mu.Lock()
 		c.pins.changed = true
 		c.mu.Unlock()
@@ -246,81 +243,11 @@ func (c *Chooser) SavePins(file string) error {
 	return nil
 }
 
-// load decodes file into v and calls parse, which returns the file's version.
-func load(file string, v any, parse func() (version int, err error)) error {
-	b, err := read(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("path: %w", err)
-	}
-	// A newer version may not even decode: look at its number first.
-	var head struct{ Version int }
-	if json.Unmarshal(b, &head) == nil && head.Version > fileVersion {
-		return fmt.Errorf("path: %s is of version %d, this program knows %d", file, head.Version, fileVersion)
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(v); err != nil {
-		return setAside(file, err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return setAside(file, errors.New("bytes after its end"))
-	}
-	version, err := parse()
-	if err == nil && version != fileVersion {
-		err = fmt.Errorf("version %d", version)
-	}
-	if err != nil {
-		return setAside(file, err)
-	}
-	return nil
-}
-
-func read(file string) ([]byte, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	// One byte more than allowed makes a longer file fail to decode.
-	return io.ReadAll(io.LimitReader(f, maxFile+1))
-}
-
-// setAside renames a damaged file to the first free name beside it.
-func setAside(file string, cause error) error {
-	for i := 1; i < 1000; i++ {
-		kept := fmt.Sprintf("%s.damaged-%d", file, i)
-		if _, err := os.Lstat(kept); !errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err := os.Rename(file, kept); err != nil {
-			return fmt.Errorf("path: %s is damaged (%v) and can't be set aside: %w", file, cause, err)
-		}
-		return &CorruptError{File: file, Kept: kept, Err: cause}
-	}
-	return fmt.Errorf("path: %s is damaged (%v) and a thousand others lie beside it", file, cause)
-}
-
-// save writes v to file so that a crash leaves the old file or the new one.
-func save(file string, v any) error {
+// save writes v to file.
+func save(k *state.Kind, file string, v any) error {
 	b, err := json.MarshalIndent(v, "", "\t")
 	if err != nil {
 		return fmt.Errorf("path: %w", err)
 	}
-	// CreateTemp makes it 0600.
-	tmp, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".new-*")
-	if err != nil {
-		return fmt.Errorf("path: %w", err)
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(b, '\n'))
-	err = errors.Join(err, tmp.Sync(), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), file)
-	}
-	if err != nil {
-		return fmt.Errorf("path: %w", err)
-	}
-	return nil
+	return k.Save(file, append(b, '\n'))
 }

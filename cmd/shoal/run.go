@@ -9,7 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/shoal-p2p/shoal/circuit/hop"
+	folder "github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/proxy"
 	"github.com/shoal-p2p/shoal/proxy/netns"
 )
@@ -96,7 +96,7 @@ func openRun(cfg proxy.Config, dir string) (*proxy.Sidecar, error) {
 	for i := range maxRuns {
 		cfg.State = filepath.Join(base, fmt.Sprint(i+1))
 		var p *proxy.Sidecar
-		if p, err = proxy.New(cfg); !errors.Is(err, hop.ErrInUse) {
+		if p, err = proxy.New(cfg); !errors.Is(err, folder.ErrInUse) {
 			return p, err
 		}
 	}

@@ -3,27 +3,23 @@ package peers
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
-// The file, big endian:
+// The file's body, big endian:
 //
-//	 0  16  magic
-//	16   4  number of entries
-//	20   4  number of days
-//	24   …  entries, entrySize each, slots ascending
-//	 …   …  days, daySize each, clients ascending
-//	 …  32  SHA-256 of all before
+//	0  4  number of entries
+//	4  4  number of days
+//	8  …  entries, entrySize each, slots ascending
+//	…  …  days, daySize each, clients ascending
 //
 // An entry:
 //
@@ -40,8 +36,7 @@ import (
 //	 8   4  day since 1970
 //	12   4  stand-ins made on it
 const (
-	magic      = "shoal stand-in 1"
-	headSize   = len(magic) + 4 + 4
+	headSize   = 4 + 4
 	entrySize  = 4 + 16 + 8 + 8 + 4 + 1
 	daySize    = 8 + 4 + 4
 	maxDays    = 1 << 16
@@ -52,27 +47,21 @@ const (
 	flagRests = 2
 )
 
-// ErrCorrupt is what Open's error wraps when the file was damaged.
-var ErrCorrupt = errors.New("damaged")
+var standInsFile = &state.Kind{
+	Name: "stand-ins", Version: 1, Limit: headSize + slots*entrySize + maxDays*daySize, Policy: state.Erase, What: "the stand-ins of peers",
+	Lost: "a client that dials a peer of an earlier run may reach nobody until it announces again",
+}
 
-// Open reads the table from file; one that does not exist is an empty table.
-// The secret keys the hashes in it. A damaged file is renamed and an error
-// says so: the next Open starts with an empty table.
+// Open reads the table from file; one that is missing or damaged is an empty
+// table. The secret keys the hashes in it.
 func Open(file string, secret [32]byte) (*Table, error) {
-	b, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return newTable(file, secret), nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("peers: %w", err)
-	}
 	t := newTable(file, secret)
-	if err := t.parse(b); err != nil {
-		aside := file + ".damaged-" + time.Now().UTC().Format("20060102-150405")
-		if e := os.Rename(file, aside); e != nil {
-			return nil, fmt.Errorf("peers: %s is %w (%v) and can't be set aside: %v", file, ErrCorrupt, err, e)
-		}
-		return nil, fmt.Errorf("peers: %s is %w (%v); it was set aside as %s and the next start makes a new one", file, ErrCorrupt, err, aside)
+	found, err := standInsFile.Load(file, t.parse)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return newTable(file, secret), nil // without what was read before an entry was refused
 	}
 	t.sweep(time.Now())
 	return t, nil
@@ -91,25 +80,17 @@ func newTable(file string, secret [32]byte) *Table {
 
 // parse fills an empty table from a file's bytes.
 func (t *Table) parse(b []byte) error {
-	if len(b) < headSize+sha256.Size {
+	if len(b) < headSize {
 		return fmt.Errorf("%d bytes are too few", len(b))
 	}
-	if string(b[:len(magic)]) != magic {
-		return errors.New("not a table of stand-ins, or of another version")
-	}
-	body, want := b[:len(b)-sha256.Size], b[len(b)-sha256.Size:]
-	n := binary.BigEndian.Uint32(b[len(magic):])
-	days := binary.BigEndian.Uint32(b[len(magic)+4:])
+	n, days := binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:])
 	if n > slots || days > maxDays {
 		return fmt.Errorf("%d entries and %d days are too many", n, days)
 	}
-	if size := headSize + int(n)*entrySize + int(days)*daySize; len(body) != size {
-		return fmt.Errorf("%d bytes, not %d", len(body), size)
+	if size := headSize + int(n)*entrySize + int(days)*daySize; len(b) != size {
+		return fmt.Errorf("%d bytes, not %d", len(b), size)
 	}
-	if got := sha256.Sum256(body); !bytes.Equal(got[:], want) {
-		return errors.New("checksum differs")
-	}
-	body = body[headSize:]
+	body := b[headSize:]
 	last := -1
 	for range n {
 		e := new(entry)
@@ -153,7 +134,6 @@ func (t *Table) parse(b []byte) error {
 
 // append appends the table's file to b.
 func (t *Table) append(b []byte) []byte {
-	b = append(b, magic...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(t.entries)))
 	clients := sortedClients(t.made)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(clients)))
@@ -181,8 +161,7 @@ func (t *Table) append(b []byte) []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(t.made[o].day))
 		b = binary.BigEndian.AppendUint32(b, uint32(t.made[o].n))
 	}
-	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	return b
 }
 
 // Run keeps the file up with the table until ctx ends, and saves a last time.
@@ -208,8 +187,7 @@ func (t *Table) Run(ctx context.Context) error {
 	}
 }
 
-// Save writes the table to its file if it changed. The file is whole at any
-// moment and readable by its owner only.
+// Save writes the table to its file if it changed, readable by its owner only.
 func (t *Table) Save() error {
 	t.mu.Lock()
 	if !t.dirty {
@@ -219,33 +197,13 @@ func (t *Table) Save() error {
 	b := t.append(nil)
 	t.dirty = false
 	t.mu.Unlock()
-	if err := replace(t.file, b); err != nil {
+	if err := standInsFile.Save(t.file, b); err != nil {
 		t.mu.Lock()
 		t.dirty = true
 		t.mu.Unlock()
-		return fmt.Errorf("peers: %w", err)
+		return err
 	}
 	return nil
-}
-
-// replace puts b in file's place in one step.
-func replace(file string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".new-*") // made 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once renamed
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), file)
 }
 
 func sortedClients(m map[clientID]made) []clientID {

@@ -41,6 +41,7 @@ type Net struct {
 	secrets map[Client]*announce.Secret
 	members map[memberID]*member
 	closing bool // guarded by mu: nobody joins any more
+	unsaved bool // guarded by mu: the last write of a secret failed, and was logged
 	wg      sync.WaitGroup
 	starts  *rate.Limiter
 
@@ -105,9 +106,7 @@ func (n *Net) Run(ctx context.Context) {
 		case <-week.C:
 			n.mu.Lock()
 			for _, s := range n.secrets {
-				if err := n.advance(s); err != nil {
-					slog.Error("last week's secret could not be erased", "err", err)
-				}
+				n.keep(s)
 			}
 			n.mu.Unlock()
 		}
@@ -124,13 +123,15 @@ func (n *Net) Run(ctx context.Context) {
 	n.wg.Wait()
 }
 
-// advance moves a secret to the present week and erases what is over.
-// Memberships follow, see turnWeek.
-func (n *Net) advance(s *announce.Secret) error {
-	if !s.Advance(n.cfg.Now()) {
-		return nil
+// keep moves a secret to the present week, erases what is over and writes its
+// file. A disk that is full keeps nobody from sharing: it is tried again every
+// minute. Memberships follow, see turnWeek. Caller holds mu.
+func (n *Net) keep(s *announce.Secret) {
+	err := s.Keep(n.cfg.Now())
+	if err != nil && !n.unsaved {
+		slog.Error("a client's secret is not saved", "err", err)
 	}
-	return s.Save()
+	n.unsaved = err != nil
 }
 
 func (n *Net) all() []*member {
@@ -168,9 +169,7 @@ func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 		}
 		n.secrets[c] = secret
 	}
-	if err := n.advance(secret); err != nil {
-		return nil, err
-	}
+	n.keep(secret)
 	m := newMember(n, id, secret)
 	n.members[id] = m
 	n.wg.Go(m.run)

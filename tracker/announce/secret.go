@@ -1,41 +1,36 @@
 package announce
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
-// A secret on disk, secretSize bytes:
+// The body of a secret's file:
 //
-//	 0  8  "shoalsec"
-//	 8  1  version, 1
-//	 9  4  week
-//	13 32  the secret of that week
-//	45 32  the one of the week before, or zero once its overlap is over
-//	77 32  hash of what stands before
+//	 0  4  week
+//	 4 32  the secret of that week
+//	36 32  the one of the week before, or zero once its overlap is over
 const (
-	secretMagic   = "shoalsec\x01"
-	secretSize    = len(secretMagic) + 4 + 32 + 32 + sha256.Size
+	secretSize    = 4 + 32 + 32
 	secretOverlap = 24 * time.Hour
 
 	// A file that slept for longer than this many weeks is started anew.
 	maxRatchet = 520
 )
 
-// ErrCorrupt is what loading a damaged file returns. The file is left as it is:
-// what to do with it is for its owner to say.
-var ErrCorrupt = errors.New("file is corrupt")
+var secretFile = &state.Kind{
+	Name: "client-secret", Version: 1, Limit: int64(secretSize), Policy: state.Erase, What: "the secret of a client",
+	Lost: "the client is somebody new in every swarm, and its old records stand beside the new ones for up to 90 minutes",
+}
 
 // Secret is what the keys of one client of this sidecar derive from. It is
 // replaced by its hash every week (ISO 8601: Mondays, UTC), so that whoever
@@ -48,6 +43,7 @@ type Secret struct {
 	week     uint32   // guarded by mu
 	current  [32]byte // guarded by mu
 	previous [32]byte // guarded by mu; zero when there is none
+	unsaved  bool     // guarded by mu: the file is behind
 }
 
 // LogValue keeps secrets out of every log.
@@ -57,25 +53,21 @@ func (s *Secret) LogValue() slog.Value { return slog.StringValue("(secret)") }
 func (s *Secret) String() string { return "(secret)" }
 
 // LoadSecret returns the secret of a client of this sidecar, kept in a file of
-// its own in dir, and makes both when missing. A damaged file is ErrCorrupt.
+// its own in dir, or a new one when that is missing or damaged. Keep writes it.
 func LoadSecret(dir, client string, now time.Time) (*Secret, error) {
 	path := filepath.Join(dir, secretName(client))
-	b, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		s := newSecret(now)
-		s.path = path
-		return s, s.Save()
-	case err != nil:
-		return nil, fmt.Errorf("announce: secret: %w", err)
-	}
-	s, err := parseSecret(b)
-	if err != nil {
-		return nil, fmt.Errorf("announce: secret %s: %w", path, err)
-	}
+	s := newSecret(now)
+	s.unsaved = true
+	_, err := secretFile.Load(path, func(b []byte) error {
+		read, err := parseSecret(b)
+		if err == nil {
+			s = read
+		}
+		return err
+	})
 	s.path = path
-	if s.Advance(now) {
-		return s, s.Save()
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -93,22 +85,30 @@ func newSecret(now time.Time) *Secret {
 	return s
 }
 
-// Save writes s to its file: whole or not at all, readable by its owner only.
-func (s *Secret) Save() error {
+// Keep moves s to the week of now, forgets what is over, and writes s to its
+// file, readable by its owner only, if that is behind. With an error s is good
+// all the same, and the next Keep tries again. On a disk that moves what it
+// rewrites the old bytes may linger.
+func (s *Secret) Keep(now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := writeFile(s.path, s.append(nil)); err != nil {
-		return fmt.Errorf("announce: secret: %w", err)
+	if s.advance(now) {
+		s.unsaved = true
 	}
+	if !s.unsaved {
+		return nil
+	}
+	if err := secretFile.Save(s.path, s.append(nil)); err != nil {
+		return err
+	}
+	s.unsaved = false
 	return nil
 }
 
-// Advance moves s to the week of now and forgets what is over; it reports
-// whether anything changed, so that the caller saves it. A clock that was set
-// back changes nothing: a hash has no way back.
-func (s *Secret) Advance(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// advance moves s to the week of now and forgets what is over; it reports
+// whether anything changed. A clock that was set back changes nothing: a hash
+// has no way back. Called with mu held.
+func (s *Secret) advance(now time.Time) bool {
 	week := weekOf(now)
 	switch {
 	case week > s.week && week-s.week > maxRatchet:
@@ -174,26 +174,16 @@ func (s *Secret) Previous(infohash [20]byte) (*Member, bool) {
 }
 
 func (s *Secret) append(b []byte) []byte {
-	b = append(b, secretMagic...)
 	b = binary.BigEndian.AppendUint32(b, s.week)
 	b = append(b, s.current[:]...)
-	b = append(b, s.previous[:]...)
-	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	return append(b, s.previous[:]...)
 }
 
 func parseSecret(b []byte) (*Secret, error) {
 	if len(b) != secretSize {
-		return nil, fmt.Errorf("%w: %d bytes, want %d", ErrCorrupt, len(b), secretSize)
+		return nil, fmt.Errorf("it holds %d bytes, want %d", len(b), secretSize)
 	}
-	if !bytes.HasPrefix(b, []byte(secretMagic)) {
-		return nil, fmt.Errorf("%w: no secret of this version", ErrCorrupt)
-	}
-	sum := sha256.Sum256(b[:secretSize-sha256.Size])
-	if !bytes.Equal(sum[:], b[secretSize-sha256.Size:]) {
-		return nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
-	}
-	r := reader{b: b[len(secretMagic):]}
+	r := reader{b: b}
 	return &Secret{week: r.uint32(), current: r.key(), previous: r.key()}, nil
 }
 
@@ -209,26 +199,4 @@ func weekOf(t time.Time) uint32 {
 
 func weekStart(week uint32) time.Time {
 	return time.Unix(firstMonday+int64(week)*7*daySeconds, 0)
-}
-
-// writeFile replaces path by b so that a crash leaves the old or the new. On a
-// disk that moves what it rewrites the old bytes may linger; nothing here can help that.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once renamed
-	if _, err := f.Write(b); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

@@ -2,7 +2,6 @@ package announce
 
 import (
 	"bytes"
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,10 +14,20 @@ var monday = time.Date(2026, 5, 11, 0, 0, 0, 0, time.UTC)
 func load(t *testing.T, dir, client string, now time.Time) *Secret {
 	t.Helper()
 	s, err := LoadSecret(dir, client, now)
+	if err == nil {
+		err = s.Keep(now)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// advance is Keep without the file.
+func advance(s *Secret, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.advance(now)
 }
 
 func TestSecretStaysTheSameAcrossRestartsWithinAWeek(t *testing.T) {
@@ -67,22 +76,22 @@ func TestSecretRatchetsEveryMondayAndForgetsAfterADay(t *testing.T) {
 		t.Error("a fresh secret has a past")
 	}
 	next := monday.Add(7 * 24 * time.Hour)
-	if s.Advance(next.Add(-time.Second)) {
+	if advance(s, next.Add(-time.Second)) {
 		t.Error("advanced on a Sunday")
 	}
-	if !s.Advance(next) || s.Member(testHash).E() == before {
+	if !advance(s, next) || s.Member(testHash).E() == before {
 		t.Error("did not advance on Monday")
 	}
 	if m, ok := s.Previous(testHash); !ok || m.E() != before {
 		t.Error("last week's keys are gone at once")
 	}
-	if s.Advance(next.Add(secretOverlap-time.Second)) || !s.Advance(next.Add(secretOverlap)) {
+	if advance(s, next.Add(secretOverlap-time.Second)) || !advance(s, next.Add(secretOverlap)) {
 		t.Error("the overlap does not end after a day")
 	}
 	if _, ok := s.Previous(testHash); ok {
 		t.Error("last week's keys are still there")
 	}
-	if err := s.Save(); err != nil {
+	if err := s.Keep(next.Add(secretOverlap)); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(s.path)
@@ -95,10 +104,10 @@ func TestSecretThatSleptCatchesUp(t *testing.T) {
 	dir := t.TempDir()
 	a := load(t, dir, "alice", monday)
 	for week := 1; week <= 3; week++ {
-		a.Advance(monday.Add(time.Duration(week) * 7 * 24 * time.Hour))
+		advance(a, monday.Add(time.Duration(week)*7*24*time.Hour))
 	}
 	later := monday.Add(3*7*24*time.Hour + secretOverlap)
-	a.Advance(later)
+	advance(a, later)
 	b := load(t, dir, "alice", later)
 	if a.Member(testHash).E() != b.Member(testHash).E() {
 		t.Error("three steps and one stride end at different secrets")
@@ -111,40 +120,54 @@ func TestSecretThatSleptCatchesUp(t *testing.T) {
 func TestClockSetBackChangesNothing(t *testing.T) {
 	s := newSecret(monday)
 	before := s.Member(testHash).E()
-	if s.Advance(monday.Add(-time.Hour)) || s.Member(testHash).E() != before {
+	if advance(s, monday.Add(-time.Hour)) || s.Member(testHash).E() != before {
 		t.Error("a secret went back")
 	}
 }
 
-func TestCorruptSecretIsAnErrorAndIsLeftAsItIs(t *testing.T) {
+func TestADamagedSecretIsReplacedAndLeavesNoCopy(t *testing.T) {
 	dir := t.TempDir()
 	s := load(t, dir, "alice", monday)
 	good, err := os.ReadFile(s.path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	damaged := map[string][]byte{"empty": {}, "longer": append(bytes.Clone(good), 0), "text": []byte("what is this file?")}
 	for i := range good {
-		b := bytes.Clone(good)
-		b[i] ^= 0x10
-		damaged[string(rune('a'+i))] = b
-	}
-	for i := range len(good) {
-		damaged[string(rune('a'+i))+" cut"] = good[:i]
-	}
-	for name, b := range damaged {
-		if err := os.WriteFile(s.path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := LoadSecret(dir, "alice", monday); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: LoadSecret = %v, want %v", name, err, ErrCorrupt)
-		}
-		if after, _ := os.ReadFile(s.path); !bytes.Equal(after, b) {
-			t.Errorf("%s: the file was overwritten", name)
+		for _, b := range [][]byte{good[:i], append(append(bytes.Clone(good[:i]), good[i]^0x10), good[i+1:]...)} {
+			if err := os.WriteFile(s.path, b, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			again := load(t, dir, "alice", monday)
+			if again.Member(testHash).E() == s.Member(testHash).E() {
+				t.Errorf("%d bytes, damaged at %d, are taken", len(b), i)
+			}
+			if load(t, dir, "alice", monday).Member(testHash).E() != again.Member(testHash).E() {
+				t.Errorf("%d bytes, damaged at %d: the new secret was not kept", len(b), i)
+			}
 		}
 	}
-	if matches, _ := filepath.Glob(filepath.Join(dir, "*.new-*")); len(matches) != 0 {
-		t.Errorf("left behind: %v", matches)
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestASecretThatCannotBeWrittenIsWrittenLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "later")
+	s, err := LoadSecret(dir, "alice", monday)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Keep(monday); err == nil {
+		t.Error("written where there is no folder")
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Keep(monday); err != nil {
+		t.Fatal(err)
+	}
+	if load(t, dir, "alice", monday).Member(testHash).E() != s.Member(testHash).E() {
+		t.Error("another secret is on the disk")
 	}
 }
 

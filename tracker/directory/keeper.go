@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
 // TrackerInfo is what it takes to reach a tracker as the last hop of a circuit.
@@ -62,13 +62,13 @@ type seen struct {
 }
 
 // OpenKeeper returns the keeper of n's views whose state is in dir, which it
-// makes when missing. A damaged file there is ErrCorrupt and is left as it is.
+// makes when missing. A damaged file there is set aside, see package state.
 func OpenKeeper(dir string, n Network, now func() time.Time) (*Keeper, error) {
 	if err := n.Check(); err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("directory: %w", err)
+	if err := state.MakeDir(dir); err != nil {
+		return nil, err
 	}
 	k := &Keeper{dir: dir, network: n, now: now, cache: NewCache(),
 		kept: make(map[[32]byte]*kept), seen: make(map[onion.ID]seen), changed: make(chan struct{})}

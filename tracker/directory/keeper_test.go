@@ -4,11 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
 // clock is a time that a test moves.
@@ -223,34 +223,76 @@ func TestClockThatIsBehindIsToldByMoreThanHalfOfTheTrackers(t *testing.T) {
 	}
 }
 
-func TestCorruptStateIsAnErrorAndIsLeftAsItIs(t *testing.T) {
-	dir, c := t.TempDir(), &clock{testNow}
+// Whichever file of a tracker is damaged, and however: the view is fetched
+// anew, and an older one than was seen is refused.
+func TestADamagedFileIsFetchedAnewAndForgetsNothing(t *testing.T) {
+	dir, c := t.TempDir(), &clock{testNow.Add(time.Hour)}
+	first := view(t, 0, testNow, nil)
+	second := view(t, 0, c.at, first, said{relay(t, 1), 100, 5})
 	k := openKeeper(t, dir, 1, c)
-	mustAdd(t, k, view(t, 0, testNow, nil, said{relay(t, 1), 100, 5}))
-	file := k.file(trackerKey(0))
-	good, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info, _ := os.Stat(file); info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, want 0600", info.Mode())
-	}
-	for i := 0; i < len(good); i += 1 + len(good)/100 {
-		for name, b := range map[string][]byte{"cut": good[:i], "changed": append(append(bytes.Clone(good[:i]), good[i]^1), good[i+1:]...)} {
-			if err := os.WriteFile(file, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := OpenKeeper(dir, testNetwork(1), c.now); !errors.Is(err, ErrCorrupt) {
-				t.Errorf("%s at %d: %v", name, i, err)
-			}
-			if after, _ := os.ReadFile(file); !bytes.Equal(after, b) {
-				t.Errorf("%s at %d: overwritten", name, i)
+	mustAdd(t, k, first, second)
+	for _, kind := range []*state.Kind{viewFile, chainFile} {
+		file := k.file(kind, trackerKey(0))
+		good, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(good); i += 1 + len(good)/100 {
+			for name, b := range map[string][]byte{"cut": good[:i], "changed": append(append(bytes.Clone(good[:i]), good[i]^1), good[i+1:]...)} {
+				if err := os.WriteFile(file, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				k := openKeeper(t, dir, 1, c)
+				if _, err := k.Add(first.Raw()); !errors.Is(err, ErrOld) {
+					t.Errorf("%s %s at %d: an older view: %v", kind.Name, name, i, err)
+				}
+				if kind == viewFile {
+					mustAdd(t, k, second)
+				}
+				os.Remove(file + ".damaged-1")
+				os.WriteFile(file, good, 0o600)
 			}
 		}
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "*.new-*")); len(left) != 0 {
-		t.Errorf("left behind %v", left)
+}
+
+func TestATrackerWithTwoStoriesStaysOutWhenAFileIsDamaged(t *testing.T) {
+	dir, c := t.TempDir(), &clock{testNow}
+	k := openKeeper(t, dir, 1, c)
+	mustAdd(t, k, view(t, 0, testNow, nil))
+	k.Add(view(t, 0, testNow, nil, said{relay(t, 1), 100, 5}).Raw())
+	for _, kind := range []*state.Kind{viewFile, chainFile} {
+		file := k.file(kind, trackerKey(0))
+		good, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.WriteFile(file, nil, 0o600)
+		if k := openKeeper(t, dir, 1, c); len(k.Faults()) != 1 || len(k.Trackers()) != 0 {
+			t.Errorf("%s damaged: %d faults, %d trackers", kind.Name, len(k.Faults()), len(k.Trackers()))
+		}
+		os.WriteFile(file, good, 0o600)
 	}
+}
+
+// An old copy of one file is not an old copy of the folder.
+func TestAnOlderSavedViewIsDropped(t *testing.T) {
+	dir, c := t.TempDir(), &clock{testNow.Add(time.Hour)}
+	first := view(t, 0, testNow, nil)
+	k := openKeeper(t, dir, 1, c)
+	mustAdd(t, k, first)
+	old, err := os.ReadFile(k.file(viewFile, trackerKey(0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := view(t, 0, c.at, first)
+	mustAdd(t, k, second)
+	os.WriteFile(k.file(viewFile, trackerKey(0)), old, 0o600)
+	k = openKeeper(t, dir, 1, c)
+	if len(k.Trackers()) != 0 {
+		t.Error("a view that is older than one seen is used")
+	}
+	mustAdd(t, k, second)
 }
 
 func TestSavedViewWhoseTimeIsOverIsNoError(t *testing.T) {
@@ -269,13 +311,18 @@ func TestSavedViewWhoseTimeIsOverIsNoError(t *testing.T) {
 	}
 }
 
-func FuzzParseState(f *testing.F) {
+func FuzzParseKept(f *testing.F) {
 	v := view(f, 0, testNow, nil)
 	t := kept{view: v}
 	t.chain.Add(v)
-	f.Add(t.append(nil))
-	f.Add((&kept{fault: &EquivocationError{trackerKey(0), 7}}).append(nil))
-	f.Fuzz(func(_ *testing.T, b []byte) { parseState(b, trackerKey(0)) })
+	f.Add(AppendView(t.append(nil), v.Raw()))
+	f.Add(AppendView((&kept{fault: &EquivocationError{trackerKey(0), 7}}).append(nil), nil))
+	f.Fuzz(func(f *testing.T, b []byte) {
+		t, raw, err := parseKept(b, trackerKey(0))
+		if err == nil && !bytes.Equal(AppendView(t.append(nil), raw), b) {
+			f.Error("accepted what save would not write")
+		}
+	})
 }
 
 func TestAnAnswerIsOneChangeAndOneBadViewSpoilsNoOther(t *testing.T) {

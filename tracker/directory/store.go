@@ -1,63 +1,85 @@
 package directory
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
+
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
-// What is known of a tracker, on disk:
+// What is known of a tracker lies in two files, so that no single damage makes
+// the reader forget which views it has seen. The body of the first, chain-KEY:
 //
-//	 0  9  "shoalview"
-//	 9  1  version, 1
-//	10  1  1 when the tracker is believed no more
-//	11  8  the number it used twice, or zero
-//	19  1  views seen, at most 48; for each: number 8, hash 32
-//	 …  4  length of the newest view, or zero; the view
-//	 … 32  hash of all before
-const stateMagic = "shoalview\x01"
+//	0  1  1 when the tracker is believed no more
+//	1  8  the number it used twice, or zero
+//	9  1  views seen, at most 48; for each: number 8, hash 32
+//
+// and of the second, view-KEY, the same, followed by
+//
+//	…  4  length of the newest view, or zero; the view
+const chainSize = 1 + 8 + 1 + chainLength*(8+32)
 
-// ErrCorrupt is what opening a damaged file returns. Such files are left as
-// they are; without them, the views are fetched again, but a tracker that went
-// back or told two stories is not recognised.
-var ErrCorrupt = errors.New("file is corrupt")
+var (
+	chainFile = &state.Kind{
+		Name: "chain", Version: 1, Limit: chainSize, Policy: state.Cache, What: "the memory of a tracker's views",
+		Lost: "the copy beside the saved view is used; without both, a tracker that shows an older view, or two different ones, is not recognised once",
+	}
+	viewFile = &state.Kind{
+		Name: "view", Version: 1, Limit: chainSize + 4 + MaxView, Policy: state.Cache, What: "the saved view of a tracker",
+		Lost: "it is fetched again",
+	}
+)
 
-func (k *Keeper) file(tracker [32]byte) string {
-	return filepath.Join(k.dir, "view-"+hex.EncodeToString(tracker[:8]))
+func (k *Keeper) file(kind *state.Kind, tracker [32]byte) string {
+	return filepath.Join(k.dir, kind.Name+"-"+hex.EncodeToString(tracker[:8]))
 }
 
 // load reads what was saved of a tracker: nothing, if it never was.
 func (k *Keeper) load(tracker [32]byte) (*kept, error) {
-	path := k.file(tracker)
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return &kept{}, nil
-	}
-	if err == nil && info.Size() > MaxView+4096 {
-		err = fmt.Errorf("%w: %d bytes", ErrCorrupt, info.Size())
-	}
-	var b []byte
-	if err == nil {
-		b, err = os.ReadFile(path)
-	}
-	var t *kept
-	var raw []byte
-	if err == nil {
-		t, raw, err = parseState(b, tracker)
-	}
-	if err == nil && len(raw) > 0 {
-		t.view, err = k.reload(raw, tracker)
-	}
+	t, seen := &kept{}, &kept{}
+	_, err := viewFile.Load(k.file(viewFile, tracker), func(b []byte) error {
+		read, raw, err := parseKept(b, tracker)
+		if err == nil && len(raw) > 0 {
+			read.view, err = k.reload(raw, tracker)
+		}
+		if err == nil {
+			t = read
+		}
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("directory: saved view %s: %w", path, err)
+		return nil, err
 	}
+	_, err = chainFile.Load(k.file(chainFile, tracker), func(b []byte) error {
+		r := reader{b: b}
+		read := r.kept(tracker)
+		r.end()
+		if r.err == nil {
+			seen = read
+		}
+		return r.err
+	})
+	if err != nil {
+		return nil, err
+	}
+	t.remember(seen)
 	return t, nil
+}
+
+// remember takes in what another copy says of the same tracker. The copy that
+// has seen more is right; a view that it does not go on from is dropped.
+func (t *kept) remember(seen *kept) {
+	if t.fault == nil {
+		t.fault = seen.fault
+	}
+	if seen.chain.Newest() > t.chain.Newest() {
+		t.chain = seen.chain
+	}
+	if t.view != nil && (t.fault != nil || t.chain.Check(t.view) != nil) {
+		t.view = nil
+	}
 }
 
 // reload verifies a saved view anew; one whose time is over is no view.
@@ -66,28 +88,28 @@ func (k *Keeper) reload(raw []byte, tracker [32]byte) (*View, error) {
 	if err == nil {
 		err = v.Verify(tracker, k.now(), k.cache)
 	}
-	switch {
-	case errors.Is(err, ErrStale), errors.Is(err, errFuture):
+	if errors.Is(err, ErrStale) || errors.Is(err, errFuture) {
 		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return v, nil
+	return v, err
 }
 
+// save writes both files. The chain goes first: what it has seen, it may not
+// forget, while a view that is missing is fetched again.
 func (k *Keeper) save(tracker [32]byte, t kept) error {
-	size := len(stateMagic) + 1 + 8 + 1 + chainLength*(8+32) + 4 + sha256.Size
+	b := t.append(make([]byte, 0, chainSize))
+	if err := chainFile.Save(k.file(chainFile, tracker), b); err != nil {
+		return err
+	}
+	var raw []byte
 	if t.view != nil {
-		size += len(t.view.Raw())
+		raw = t.view.Raw()
 	}
-	if err := writeFile(k.file(tracker), t.append(make([]byte, 0, size))); err != nil {
-		return fmt.Errorf("directory: view could not be saved: %w", err)
-	}
-	return nil
+	return viewFile.Save(k.file(viewFile, tracker), AppendView(b, raw))
 }
 
+// append appends the chain and the fault.
 func (t *kept) append(b []byte) []byte {
-	b = append(b, stateMagic...)
 	fault, number := byte(0), uint64(0)
 	if t.fault != nil {
 		fault, number = 1, t.fault.Number
@@ -99,26 +121,12 @@ func (t *kept) append(b []byte) []byte {
 		b = binary.BigEndian.AppendUint64(b, l.number)
 		b = append(b, l.hash[:]...)
 	}
-	var raw []byte
-	if t.view != nil {
-		raw = t.view.Raw()
-	}
-	b = AppendView(b, raw)
-	sum := sha256.Sum256(b)
-	return append(b, sum[:]...)
+	return b
 }
 
-// parseState reads what append wrote; raw points into b.
-func parseState(b []byte, tracker [32]byte) (t *kept, raw []byte, err error) {
-	body := len(b) - sha256.Size
-	if body < 0 || !bytes.HasPrefix(b, []byte(stateMagic)) {
-		return nil, nil, fmt.Errorf("%w: no view of this version", ErrCorrupt)
-	}
-	if sum := sha256.Sum256(b[:body]); !bytes.Equal(sum[:], b[body:]) {
-		return nil, nil, fmt.Errorf("%w: checksum differs", ErrCorrupt)
-	}
-	r := reader{b: b[len(stateMagic):body]}
-	t = &kept{}
+// kept reads what append wrote.
+func (r *reader) kept(tracker [32]byte) *kept {
+	t := &kept{}
 	fault, number := r.byte(), r.uint64()
 	switch {
 	case fault == 1:
@@ -135,35 +143,20 @@ func parseState(b []byte, tracker [32]byte) (t *kept, raw []byte, err error) {
 		last = l.number
 		t.chain.links = append(t.chain.links, l)
 	}
+	return t
+}
+
+// parseKept reads the body of a view's file; raw points into b.
+func parseKept(b []byte, tracker [32]byte) (t *kept, raw []byte, err error) {
+	r := reader{b: b}
+	t = r.kept(tracker)
 	size := r.uint32()
 	if size > MaxView {
 		r.fail("directory: view of %d bytes", size)
 	}
 	raw = r.next(int(size))
 	if r.end(); r.err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", ErrCorrupt, r.err)
+		return nil, nil, r.err
 	}
 	return t, raw, nil
-}
-
-// writeFile replaces path by b so that a crash leaves the old or the new, for
-// its owner only.
-func writeFile(path string, b []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*") // mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name()) // fails once renamed
-	if _, err := f.Write(b); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		f.Close()
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }
