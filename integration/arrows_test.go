@@ -22,6 +22,7 @@ var floors = [][]string{
 	{"proxy"},
 	{"proxy/swarm", "proxy/socks", "proxy/utp", "proxy/announce", "proxy/dht", "proxy/peers", "proxy/inbound", "proxy/scrub",
 		"proxy/authority", "proxy/netns", "proxy/status", "proxy/mse"},
+	{"proxy/proc"},
 	{"relay"},
 	{"tracker"},
 	{"tracker/announce", "tracker/swarm", "tracker/directory"},

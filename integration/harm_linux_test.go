@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/integration/testnet"
+	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
@@ -242,7 +243,8 @@ func TestNothingIsLeftOfAClientThatIsKilled(t *testing.T) {
 	network := network(t)
 	ctx := deadline(t, time.Minute)
 	held := func() int {
-		return len(sockets(t, network.Sidecars[0].PID)) + len(sockets(t, network.Sidecars[1].PID))
+		all := func(proc.Socket) bool { return true }
+		return len(locals(t, network.Sidecars[0].PID, all)) + len(locals(t, network.Sidecars[1].PID, all))
 	}
 	before := held()
 	seeder := client(t, ctx, network.Sidecars[0], nil)

@@ -186,7 +186,7 @@ func TestASidecarListensOnLoopbackAlone(t *testing.T) {
 	s := net.Sidecars[0]
 	client(t, deadline(t, time.Minute), s, nil) // for its UDP association
 	want := []netip.AddrPort{netip.MustParseAddrPort(s.SOCKS), netip.MustParseAddrPort(s.Status[len("http://"):])}
-	open := bound(t, s.PID, "tcp", listens)
+	open := listening(t, s.PID)
 	for _, at := range open {
 		if !slices.Contains(want, at) {
 			t.Errorf("it listens on %v, want %v alone", at, want)
@@ -195,7 +195,7 @@ func TestASidecarListensOnLoopbackAlone(t *testing.T) {
 	if len(open) != len(want) {
 		t.Errorf("it listens on %v, want %v", open, want)
 	}
-	for _, at := range bound(t, s.PID, "udp", "") {
+	for _, at := range udp(t, s.PID) {
 		if !at.Addr().IsLoopback() {
 			t.Errorf("it has a UDP socket at %v", at)
 		}

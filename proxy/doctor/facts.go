@@ -8,8 +8,8 @@ package doctor
 import (
 	"net/netip"
 
+	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/setup"
-	"github.com/shoal-p2p/shoal/proxy/setup/proc"
 )
 
 // Facts are what is known of one client.

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/setup"
-	"github.com/shoal-p2p/shoal/proxy/setup/proc"
 )
 
 var socks = netip.MustParseAddrPort("127.0.0.1:1080")

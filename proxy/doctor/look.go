@@ -14,8 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/setup"
-	"github.com/shoal-p2p/shoal/proxy/setup/proc"
 	"github.com/shoal-p2p/shoal/proxy/status"
 )
 
@@ -127,8 +127,7 @@ func look(ctx context.Context, i setup.Instance, socks netip.AddrPort) Facts {
 			f.Sight = Denied
 		}
 	}
-	f.Groups = proc.ParseGroups(where.Network("igmp"), where.Network("igmp6"))
-	f.IPv6 = proc.ParseIPv6(where.Network("if_inet6"))
+	f.Groups, f.IPv6 = where.Groups(), where.IPv6()
 	return f
 }
 
@@ -140,7 +139,7 @@ func inSandbox(p proc.Process) bool {
 	if p.SameNetwork() {
 		return false
 	}
-	all := proc.ParseInterfaces(p.Network("dev"))
+	all := p.Interfaces()
 	return slices.Contains(all, "shoal0") && !slices.ContainsFunc(all, func(name string) bool { return !slices.Contains(sandbox, name) })
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shoal-p2p/shoal/proxy/proc"
 )
 
 const (
@@ -274,28 +276,8 @@ func signalChildren(sig syscall.Signal) {
 
 // children lists this process's children that still run.
 func children() []int {
-	procs, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil
-	}
-	var out []int
-	self := os.Getpid()
-	for _, p := range procs {
-		pid, err := strconv.Atoi(p.Name())
-		if err != nil {
-			continue
-		}
-		stat, err := os.ReadFile("/proc/" + p.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		// pid (name, which may hold anything) state ppid …
-		fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-		if len(fields) > 1 && fields[0] != "Z" && fields[1] == strconv.Itoa(self) {
-			out = append(out, pid)
-		}
-	}
-	return out
+	all, _ := proc.Children(os.Getpid()) // without /proc there are none to be seen
+	return all
 }
 
 // notify is signal.Notify without the signals that this process was told to

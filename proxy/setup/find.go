@@ -10,7 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shoal-p2p/shoal/proxy/setup/proc"
+	"github.com/shoal-p2p/shoal/proxy/proc"
 )
 
 // Instance is one client with its settings, running or not.

@@ -3,14 +3,16 @@
 package proc
 
 import (
+	"net/netip"
+	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 )
 
-// List returns the processes that this one can see, their names as the only
-// argument: other systems tell no more without much ado.
+// List returns the processes that this one can see. Their names are the only
+// argument: other systems do not readily show more.
 func List() ([]Process, error) {
 	if runtime.GOOS == "windows" {
 		// "name.exe","123","Console","1","12,345 K"
@@ -44,7 +46,16 @@ func List() ([]Process, error) {
 	return all, nil
 }
 
-// Mine is taken to be so: it can't be seen here.
+// Children can't be seen here.
+func Children(int) ([]int, error) { return nil, ErrUnsupported }
+
+// Holder can't be seen here.
+func Holder(local, remote netip.AddrPort) (p Process, ok bool) { return p, false }
+
+// Holds can't be seen here.
+func (p Process) Holds(local, remote netip.AddrPort) bool { return false }
+
+// Mine can't be seen here, and is taken to be true.
 func (p Process) Mine() bool { return true }
 
 // Env can't be seen here.
@@ -53,14 +64,20 @@ func (p Process) Env(string) string { return "" }
 // Path returns file.
 func (p Process) Path(file string) string { return file }
 
-// SameNetwork is always so here.
+// SameNetwork is always true here.
 func (p Process) SameNetwork() bool { return true }
 
 // Sockets can't be seen here.
 func (p Process) Sockets() ([]Socket, error) { return nil, ErrUnsupported }
 
-// Network can't be seen here.
-func (p Process) Network(string) []byte { return nil }
+// Interfaces can't be seen here.
+func (p Process) Interfaces() []string { return nil }
+
+// Groups can't be seen here.
+func (p Process) Groups() []netip.Addr { return nil }
+
+// IPv6 can't be seen here.
+func (p Process) IPv6() bool { return false }
 
 // Self returns this process.
-func Self() Process { return Process{} }
+func Self() Process { return Process{PID: os.Getpid(), Args: os.Args} }

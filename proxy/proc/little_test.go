@@ -5,24 +5,8 @@ package proc
 import (
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 )
-
-func TestTablesOfSocketsAreRead(t *testing.T) {
-	lines, wants := vectors(t)
-	for i, l := range lines {
-		kind, row, _ := strings.Cut(l, " ")
-		all, err := ParseSockets([]byte(header+row+"\n"), kind == "udp")
-		got := "refused"
-		if err == nil && len(all) == 1 {
-			got = all[0].describe()
-		}
-		if got != wants[i] {
-			t.Errorf("%s\n got %s, %v\nwant %s", l, got, err, wants[i])
-		}
-	}
-}
 
 func TestGroupsAreRead(t *testing.T) {
 	igmp := "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n" +

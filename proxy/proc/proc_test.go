@@ -1,0 +1,32 @@
+package proc
+
+import "testing"
+
+func FuzzTables(f *testing.F) {
+	f.Add([]byte("1\tlo        :     2      V3\n\t\t\t\t8F98C0EF     1 0:00000000\t\t0\n"))
+	f.Add([]byte("2    eth0            ff1500000000000000000000efc0988f     2 00000004 0\n"))
+	f.Add([]byte("20010db8000000000000000000000002 02 40 00 80     eth0\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, a := range ParseGroups(b, b) {
+			if !a.IsMulticast() {
+				t.Errorf("%v is no group", a)
+			}
+		}
+		ParseIPv6(b)
+	})
+}
+
+func TestOnlyAddressesOfTheInternetCountAsIPv6(t *testing.T) {
+	for table, want := range map[string]bool{
+		"": false,
+		"00000000000000000000000000000001 01 80 10 80       lo\n": false,
+		"fe80000000000000022155fffe7c181c 02 40 20 80     eth0\n": false,
+		"fd000000000000000000000000000002 02 40 00 80     eth0\n": false,
+		"20010db8000000000000000000000002 02 40 00 80     eth0\n": true,
+		"nonsense\n": false,
+	} {
+		if got := ParseIPv6([]byte(table)); got != want {
+			t.Errorf("%q: got %v, want %v", table, got, want)
+		}
+	}
+}
