@@ -114,7 +114,7 @@ func (b *book) poke() {
 // take notes a descriptor that a relay published and says how it stands.
 func (b *book) take(d *directory.Descriptor) directory.Standing {
 	now := b.now()
-	if d.Verify() != nil || d.CheckTime(now) != nil || d.CheckAddrs(b.t.cfg.Network.Test) != nil || d.ID == b.t.server.ID() {
+	if d.Verify() != nil || d.CheckTime(now) != nil || d.CheckAddrs(&b.t.cfg.Network) != nil || d.ID == b.t.server.ID() {
 		return directory.Rejected
 	}
 	b.mu.Lock()

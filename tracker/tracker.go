@@ -136,7 +136,7 @@ func New(cfg Config) (_ *Tracker, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if self.CheckAddrs(cfg.Network.Test) != nil {
+	if self.CheckAddrs(&cfg.Network) != nil {
 		cfg.Log.Warn("this tracker's address is not public: outside a test network nobody takes views from it; say with --advertise where others reach it")
 	}
 	return t, t.keys.LoadReplays(t.server)
@@ -188,9 +188,14 @@ func (t *Tracker) path(name string) string { return filepath.Join(t.cfg.State, n
 
 func step() uint32 { return onion.Step(time.Now()) }
 
+// Name returns how network files call the tracker: KEY@ADDR.
+func (t *Tracker) Name() string { return fmt.Sprintf("%v@%v", t.server.ID(), t.addr) }
+
 // Link returns the tracker link to hand out, with the network's entry relays.
 func (t *Tracker) Link() directory.Link {
-	return directory.Link{Tracker: directory.Tracker{Key: [32]byte(t.server.ID()), Addr: t.addr}, Entries: t.cfg.Network.Entries}
+	n := &t.cfg.Network
+	return directory.Link{Tracker: directory.Tracker{Key: [32]byte(t.server.ID()), Addr: t.addr},
+		Entries: n.Entries[:min(len(n.Entries), directory.MaxLinkEntries)], Within: n.Within, Test: n.Test}
 }
 
 // Close gives up a tracker that was never Run.

@@ -15,25 +15,6 @@ import (
 // MaxOwn is the most relays of its own that a circuit has before its last hop.
 const MaxOwn = cell.MaxHops - 1
 
-// ErrNoRelays is inside every error that means "not enough relays": the caller
-// waits for a new view of the directory instead of trying again.
-var ErrNoRelays = errors.New("too few relays")
-
-// NoRelaysError says which part of a path could not be filled.
-type NoRelaysError struct {
-	For  string // guard, middle, relay before the last hop, meeting relay
-	Have int    // relays that the rules leave for it
-	Need int
-	Of   int // usable relays in the directory
-}
-
-func (e *NoRelaysError) Error() string {
-	return fmt.Sprintf("path: %v for a %s: %d needed, the rules leave %d of %d", ErrNoRelays, e.For, e.Need, e.Have, e.Of)
-}
-
-// Unwrap returns ErrNoRelays.
-func (e *NoRelaysError) Unwrap() error { return ErrNoRelays }
-
 // Chooser chooses paths for one sidecar. All methods may be called
 // concurrently.
 type Chooser struct {
@@ -84,19 +65,19 @@ func (c *Chooser) Choose(now time.Time, relays []Relay, key Key, own int, last R
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.guards.refresh(now, c.rng, relays, c.rules)
+	q := query{now: now, relays: relays, own: own, last: &last, rules: c.rules.fit(now, relays, own)}
+	c.guards.refresh(now, c.rng, relays, q.rules)
 	use := c.guards.inUse(now, relays, true)
 	c.guards.order(use, key)
-	q := query{now: now, relays: relays, last: &last}
 	if own == 1 {
 		return c.guardOnly(q, use)
 	}
-	pins := c.pins.of(key, now, c.rng, relays, c.rules, use)
+	pins := c.pins.of(key, now, c.rng, relays, q.rules, use)
 	guard, middle, err := c.start(q, use, pins, own == 2)
 	if err != nil {
 		return nil, err
 	}
-	return c.finish(q, []*Relay{guard, middle}, own)
+	return c.finish(q, []*Relay{guard, middle})
 }
 
 // First returns the relay that a sidecar without a directory dials to get one:
@@ -109,30 +90,27 @@ func (c *Chooser) First(entries []Relay, avoid ...onion.ID) (Relay, error) {
 	if r := c.guards.first(c.rng, entries, avoid); r != nil {
 		return *r, nil
 	}
-	return Relay{}, &NoRelaysError{For: "first link", Need: 1, Of: len(entries)}
+	return Relay{}, &NoRelaysError{For: "first link", Why: fmt.Sprintf("the network names %s, and each was tried", plural(len(entries), "entry relay", "entry relays"))}
 }
 
 // query is what one Choose is about.
 type query struct {
 	now    time.Time
 	relays []Relay
+	own    int
 	last   *Relay
-}
-
-func (q query) none(what string, have int) error {
-	of := count(q.relays, func(*Relay) bool { return true })
-	return &NoRelaysError{For: what, Have: have, Need: 1, Of: of}
+	rules  Rules // fitted
 }
 
 func (c *Chooser) guardOnly(q query, use []*Relay) ([]Relay, error) {
 	var fits []*Relay
 	for _, g := range use {
-		if !c.rules.Conflict(g, q.last) {
+		if !q.rules.Conflict(g, q.last) {
 			fits = append(fits, g)
 		}
 	}
 	if len(fits) == 0 {
-		return nil, q.none("guard", 0)
+		return nil, q.none("guard")
 	}
 	for _, g := range fits {
 		if !c.edges.failed(q.now, g.ID, q.last.ID) {
@@ -149,13 +127,13 @@ func (c *Chooser) start(q query, use, pins []*Relay, middleIsLast bool) (guard, 
 	var spare [2]*Relay
 	fits := 0
 	for _, g := range use {
-		if c.rules.Conflict(g, q.last) {
+		if q.rules.Conflict(g, q.last) {
 			continue
 		}
 		fits++
 		for _, i := range c.rng.Perm(len(pins)) {
 			m := pins[i]
-			if c.rules.Conflict(m, g) || c.rules.Conflict(m, q.last) {
+			if q.rules.Conflict(m, g) || q.rules.Conflict(m, q.last) {
 				continue
 			}
 			bad := c.edges.failed(q.now, g.ID, m.ID) || middleIsLast && c.edges.failed(q.now, m.ID, q.last.ID)
@@ -171,18 +149,18 @@ func (c *Chooser) start(q query, use, pins []*Relay, middleIsLast bool) (guard, 
 	case spare[0] != nil:
 		return spare[0], spare[1], nil
 	case fits == 0:
-		return nil, nil, q.none("guard", 0)
+		return nil, nil, q.none("guard")
 	}
-	return nil, nil, q.none("middle", 0)
+	return nil, nil, q.none("middle")
 }
 
-// finish adds fresh relays until hops has own.
-func (c *Chooser) finish(q query, hops []*Relay, own int) ([]Relay, error) {
-	for len(hops) < own {
+// finish adds fresh relays until hops has q.own.
+func (c *Chooser) finish(q query, hops []*Relay) ([]Relay, error) {
+	for len(hops) < q.own {
 		fits := func(r *Relay) bool {
-			return !c.rules.Conflict(r, q.last) && !conflictsAny(c.rules, r, hops)
+			return !q.rules.Conflict(r, q.last) && !conflictsAny(q.rules, r, hops)
 		}
-		end := len(hops) == own-1
+		end := len(hops) == q.own-1
 		before := hops[len(hops)-1]
 		r := Pick(c.rng, q.relays, func(r *Relay) bool {
 			return fits(r) && !c.edges.failed(q.now, before.ID, r.ID) &&
@@ -192,7 +170,7 @@ func (c *Chooser) finish(q query, hops []*Relay, own int) ([]Relay, error) {
 			r = Pick(c.rng, q.relays, fits)
 		}
 		if r == nil {
-			return nil, q.none("relay before the last hop", 0)
+			return nil, q.none("relay before the last hop")
 		}
 		hops = append(hops, r)
 	}
@@ -217,8 +195,8 @@ func (c *Chooser) ChooseMeeting(relays []Relay, n int, avoid ...onion.ID) ([]Rel
 	for len(out) < n {
 		r := Pick(c.rng, relays, free)
 		if r == nil {
-			of := count(relays, func(*Relay) bool { return true })
-			return nil, &NoRelaysError{For: "meeting relay", Have: len(out), Need: n, Of: of}
+			of := count(relays, nil)
+			return nil, &NoRelaysError{For: "meeting relay", Why: fmt.Sprintf("%d are needed, and of the %d that the trackers list %d are left", n, of, len(out))}
 		}
 		out = append(out, *r)
 	}

@@ -163,14 +163,7 @@ func (gs *Guards) draw(now time.Time, rng *rand.Rand, relays []Relay, rules Rule
 		}
 	}
 	free := func(r *Relay) bool { return gs.get(r.ID) == nil && !conflictsAny(rules, r, others) }
-	old := func(r *Relay) bool {
-		return r.Entry || !r.FirstSeen.IsZero() && now.Sub(r.FirstSeen) >= rules.minGuardAge()
-	}
-	r := Pick(rng, relays, func(r *Relay) bool { return old(r) && free(r) })
-	if r == nil && rules.Test {
-		r = Pick(rng, relays, free)
-	}
-	return r
+	return Pick(rng, relays, func(r *Relay) bool { return rules.mayGuard(now, r) && free(r) })
 }
 
 // kept is how many guards count against maxGuards. Rejected ones don't: their

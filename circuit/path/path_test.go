@@ -69,11 +69,18 @@ func TestConflict(t *testing.T) {
 		{"next /32 of IPv6", Rules{}, Relay{ID: a, Addr: at("2a01:4f8::1")}, Relay{ID: b, Addr: at("2a01:4f9::1")}, false},
 		{"IPv4 and IPv6", Rules{}, Relay{ID: a, Addr: at("1.2.3.4")}, Relay{ID: b, Addr: at("2a01::1")}, false},
 		{"loopback is a network like others", Rules{}, Relay{ID: a, Addr: at("127.0.0.1")}, Relay{ID: b, Addr: at("127.0.0.1")}, true},
+		{"private: one host", Rules{}, Relay{ID: a, Addr: at("10.0.0.4")}, Relay{ID: b, Addr: at("10.0.0.4")}, true},
+		{"private: two hosts beside each other", Rules{}, Relay{ID: a, Addr: at("10.0.0.4")}, Relay{ID: b, Addr: at("10.0.0.5")}, false},
+		{"private: two hosts in one of many ranges", Rules{ranges: true}, Relay{ID: a, Addr: at("10.0.0.4")}, Relay{ID: b, Addr: at("10.0.0.5")}, true},
+		{"private: hosts in two ranges", Rules{ranges: true}, Relay{ID: a, Addr: at("10.0.0.4")}, Relay{ID: b, Addr: at("10.0.1.4")}, false},
+		{"private: one /64 of many", Rules{ranges: true}, Relay{ID: a, Addr: at("fd00::1")}, Relay{ID: b, Addr: at("fd00::2")}, true},
+		{"private: two hosts of IPv6", Rules{}, Relay{ID: a, Addr: at("fd00::1")}, Relay{ID: b, Addr: at("fd00::2")}, false},
 		{"one /16 in a test network", Rules{SameNet: true}, Relay{ID: a, Addr: at("127.0.0.1")}, Relay{ID: b, Addr: at("127.0.0.1")}, false},
 		{"a test flag alone relaxes no address", Rules{Test: true}, Relay{ID: a, Addr: at("127.0.0.1")}, Relay{ID: b, Addr: at("127.0.0.1")}, true},
 		{"family that both declare", Rules{SameNet: true}, Relay{ID: a, Addr: at("1.2.3.4"), Family: []onion.ID{b}}, Relay{ID: b, Addr: at("9.9.3.4"), Family: []onion.ID{a}}, true},
 		{"family that one declares", Rules{}, Relay{ID: a, Addr: at("1.2.3.4"), Family: []onion.ID{b}}, Relay{ID: b, Addr: at("9.9.3.4")}, false},
 	} {
+		c.rules.Private = strings.HasPrefix(c.name, "private")
 		if got := c.rules.Conflict(&c.x, &c.y); got != c.want {
 			t.Errorf("%s: Conflict = %v, want %v", c.name, got, c.want)
 		}
@@ -195,30 +202,6 @@ func TestChooseRefusesWrongLengths(t *testing.T) {
 	}
 }
 
-func TestTooFewRelaysSaysHowMany(t *testing.T) {
-	relays := network(6)
-	relays[5].Weight = 0
-	for _, c := range []struct {
-		name   string
-		relays []Relay
-		own    int
-		want   string
-	}{
-		{"none", nil, 1, "path: too few relays for a guard: 1 needed, the rules leave 0 of 0"},
-		{"only the last hop", relays[:1], 1, "path: too few relays for a guard: 1 needed, the rules leave 0 of 1"},
-		{"no middle", relays[:2], 2, "path: too few relays for a middle: 1 needed, the rules leave 0 of 2"},
-		{"no fresh relay", []Relay{relays[0], relays[1], relays[2], relays[5]}, 3, "path: too few relays for a middle: 1 needed, the rules leave 0 of 3"},
-	} {
-		_, err := New(Rules{}, testRand(1), nil, nil).Choose(day0, c.relays, key(1), c.own, relays[0])
-		var none *NoRelaysError
-		if !errors.As(err, &none) || !errors.Is(err, ErrNoRelays) {
-			t.Errorf("%s: %v is not ErrNoRelays", c.name, err)
-		} else if err.Error() != c.want {
-			t.Errorf("%s: %q, want %q", c.name, err, c.want)
-		}
-	}
-}
-
 func TestFiveRelaysInOneNetworkMakeATestNetwork(t *testing.T) {
 	relays := network(5)
 	for i := range relays {
@@ -239,18 +222,27 @@ func TestFiveRelaysInOneNetworkMakeATestNetwork(t *testing.T) {
 	}
 }
 
-// The least network for 3 own relays: two guards, a middle beside them, one
-// fresh relay, and the last hop.
-func TestShortestNetworkForEachLength(t *testing.T) {
+// TestMinRelaysIsTheLeastFromWhichEveryPathCanBeChosen, when each lies in a
+// network of its own.
+func TestMinRelaysIsTheLeastFromWhichEveryPathCanBeChosen(t *testing.T) {
 	for own := 1; own <= MaxOwn; own++ {
-		relays := network(own + 3)
-		for seed := range uint64(30) {
-			c := New(Rules{}, testRand(seed), nil, nil)
-			for n := range len(relays) {
-				if _, err := c.Choose(day0, relays, key(int(seed)), own, relays[n]); err != nil {
-					t.Errorf("%d own relays, %d in all, seed %d: %v", own, len(relays), seed, err)
+		fails := func(n int) (failed int) {
+			relays := network(n)
+			for seed := range uint64(30) {
+				c := New(Rules{}, testRand(seed), nil, nil)
+				for last := range relays {
+					if _, err := c.Choose(day0, relays, key(int(seed)), own, relays[last]); err != nil {
+						failed++
+					}
 				}
 			}
+			return failed
+		}
+		if n := fails(MinRelays(own)); n > 0 {
+			t.Errorf("with %d relays %d paths of %d own relays could not be chosen", MinRelays(own), n, own)
+		}
+		if fails(MinRelays(own)-1) == 0 {
+			t.Errorf("%d relays are enough for %d own relays, MinRelays says %d", MinRelays(own)-1, own, MinRelays(own))
 		}
 	}
 }

@@ -46,11 +46,11 @@ func Pick(rng *rand.Rand, relays []Relay, ok func(*Relay) bool) *Relay {
 	return nil
 }
 
-// count is how many of relays are usable and accepted by ok.
+// count is how many of relays are usable and accepted by ok, which may be nil.
 func count(relays []Relay, ok func(*Relay) bool) int {
 	n := 0
 	for i := range relays {
-		if relays[i].usable() && ok(&relays[i]) {
+		if relays[i].usable() && (ok == nil || ok(&relays[i])) {
 			n++
 		}
 	}

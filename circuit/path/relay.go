@@ -15,13 +15,12 @@
 //     have a relay beside our guard after some hundred circuits, with pinned
 //     ones the hundredth circuit tells what the first did.
 //   - No two relays of one path, its last hop included, lie in one network or
-//     one declared family.
+//     one declared family (file rules.go).
 //   - What a peer names (the last hop) never makes us draw a guard or a middle.
 package path
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
@@ -42,59 +41,6 @@ type Relay struct {
 	// Entry marks a relay that the network file names. It is vouched for
 	// there, so it needs no age to be a guard.
 	Entry bool
-}
-
-// Rules are what a network file may change about paths. The zero value is the
-// strict set.
-type Rules struct {
-	// Test marks a test network: a circuit may have no own relays, and relays
-	// younger than MinGuardAge become guards when there are no older ones.
-	Test bool
-
-	// SameNet lets relays of one /16 or /32 share a path. It is set by the
-	// network file, never guessed from an address.
-	SameNet bool
-
-	// MinGuardAge is how long the directory must have known a guard. Zero
-	// means DefaultGuardAge.
-	MinGuardAge time.Duration
-}
-
-// DefaultGuardAge is how long a relay is in the directory before it can become
-// a guard: long enough that a burst of new relays gets no users at once.
-const DefaultGuardAge = 7 * 24 * time.Hour
-
-func (r Rules) minGuardAge() time.Duration {
-	if r.MinGuardAge == 0 {
-		return DefaultGuardAge
-	}
-	return r.MinGuardAge
-}
-
-// Conflict reports whether a and b must not be on one path: the same relay,
-// the same network, or one declared family.
-func (r Rules) Conflict(a, b *Relay) bool {
-	if a.ID == b.ID {
-		return true
-	}
-	if !r.SameNet && sameNet(a.Addr.Addr(), b.Addr.Addr()) {
-		return true
-	}
-	return slices.Contains(a.Family, b.ID) && slices.Contains(b.Family, a.ID)
-}
-
-// sameNet is what one owner rents cheaply: a /16 of IPv4, a /32 of IPv6.
-func sameNet(a, b netip.Addr) bool {
-	a, b = a.Unmap(), b.Unmap()
-	if !a.IsValid() || !b.IsValid() || a.Is4() != b.Is4() {
-		return false
-	}
-	bits := 32
-	if a.Is4() {
-		bits = 16
-	}
-	net, err := a.WithZone("").Prefix(bits)
-	return err == nil && net.Contains(b.WithZone(""))
 }
 
 // usable reports whether r can be dialled and is meant to be.

@@ -51,6 +51,7 @@ Example: shoal-tracker --network network.json --listen 0.0.0.0:9000`,
 			&cli.IntFlag{Name: "stamp", Usage: "proof of work required of a record, in `BITS` (0: none)"},
 			&cli.StringFlag{Name: "redis", EnvVars: []string{"SHOAL_REDIS"}, Usage: "`URL` of a Redis server, 6.2 or newer, that keeps the records, as redis://USER:PASSWORD@HOST:PORT/NUMBER (default: kept in memory and --state)"},
 			&cli.BoolFlag{Name: "print-link", Usage: "print the tracker link and exit; creates the keys if needed"},
+			&cli.BoolFlag{Name: "print-id", Usage: "print KEY@IP:PORT, for network files, and exit; creates the keys if needed"},
 		},
 		Action:         run,
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return &usageError{err} },
@@ -118,6 +119,10 @@ func run(c *cli.Context) error {
 	t, err := tracker.New(cfg)
 	if err != nil {
 		return err
+	}
+	if c.Bool("print-id") {
+		fmt.Println(t.Name())
+		return t.Close()
 	}
 	fmt.Println(t.Link())
 	if c.Bool("print-link") {

@@ -2,11 +2,8 @@ package testnet
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
-	"strings"
 
-	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
@@ -15,14 +12,14 @@ import (
 func (n *Net) writeNetwork(trackers, relays []place) error {
 	file := directory.Network{Test: true, ViewEvery: n.config.ViewEvery}
 	for _, t := range trackers {
-		link, err := directory.ParseLink(t.name)
+		id, err := directory.ParseEntry(t.name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%q of a tracker: %w", t.name, err)
 		}
-		file.Trackers = append(file.Trackers, link.Tracker)
+		file.Trackers = append(file.Trackers, directory.Tracker{Key: [32]byte(id.ID), Addr: id.Addr})
 	}
 	for _, r := range relays[:min(len(relays), directory.MaxEntries)] {
-		entry, err := parseEntry(r.name)
+		entry, err := directory.ParseEntry(r.name)
 		if err != nil {
 			return fmt.Errorf("%q of a relay: %w", r.name, err)
 		}
@@ -32,14 +29,4 @@ func (n *Net) writeNetwork(trackers, relays []place) error {
 		return err
 	}
 	return os.WriteFile(n.Network, file.File(), 0o644)
-}
-
-// parseEntry reads ID@ADDR.
-func parseEntry(s string) (e directory.EntryRelay, err error) {
-	id, addr, _ := strings.Cut(s, "@")
-	if e.ID, err = onion.ParseID(id); err != nil {
-		return e, err
-	}
-	e.Addr, err = netip.ParseAddrPort(addr)
-	return e, err
 }

@@ -90,16 +90,6 @@ type Config struct {
 	SidecarFlags, RelayFlags []string
 }
 
-// MinRelays returns how many relays circuits with that many own relays need,
-// wherever they end: those, and one to meet at. A circuit with a middle needs two
-// relays besides the two guards, since it may end at any of the four.
-func MinRelays(hops int) int {
-	if hops < 2 {
-		return hops + 1
-	}
-	return max(hops+1, path.Primary+2)
-}
-
 // defaultHops is what `shoal proxy` uses when it is not told.
 const defaultHops = 2
 
@@ -125,7 +115,7 @@ func (c Config) Check() error {
 		if hops < 0 {
 			return fmt.Errorf("testnet: %w: %d hops", ErrUsage, hops)
 		}
-		if need := MinRelays(hops); c.Relays < need {
+		if need := path.MinRelays(hops); c.Relays < need {
 			return fmt.Errorf("testnet: %w: %d hops need %d, there are %d", ErrTooFewRelays, hops, need, c.Relays)
 		}
 	}
@@ -200,9 +190,7 @@ func Run(ctx context.Context, c Config, out io.Writer, asJSON bool, warn io.Writ
 		return err
 	}
 	if asJSON {
-		encoder := json.NewEncoder(out)
-		encoder.SetEscapeHTML(false) // links have & in them
-		err = encoder.Encode(n)
+		err = json.NewEncoder(out).Encode(n)
 	} else {
 		err = n.describe(out)
 	}
@@ -339,7 +327,7 @@ type place struct {
 	listen     netip.AddrPort
 	advertised netip.AddrPort // what others dial: listen, or its forwarder
 	state      string
-	name       string // the tracker's link, the relay's ID@ADDR
+	name       string // ID@ADDR
 }
 
 func (p place) flags() []string {
@@ -363,7 +351,7 @@ func (n *Net) plan(ctx context.Context) (trackers, relays []place, err error) {
 		relays = append(relays, p)
 	}
 	err = each(trackers, func(p *place) (err error) {
-		p.name, err = firstLine(ctx, n.config.Tracker, append(p.flags(), "--print-link"))
+		p.name, err = firstLine(ctx, n.config.Tracker, append(p.flags(), "--print-id"))
 		return err
 	})
 	if err != nil {
@@ -446,13 +434,10 @@ func (n *Net) startTracker(ctx context.Context, i int, p place) (*Tracker, error
 	if err != nil {
 		return nil, err
 	}
-	// The link is told again, now with the entry relays in it.
 	link := make(chan string, 1)
 	go func() {
-		lines := bufio.NewReader(read)
-		line, _ := lines.ReadString('\n')
-		link <- strings.TrimSpace(line)
-		io.Copy(io.Discard, lines)
+		link <- firstLink(read)
+		io.Copy(io.Discard, read)
 	}()
 	go func() {
 		<-proc.Gone()
@@ -467,6 +452,17 @@ func (n *Net) startTracker(ctx context.Context, i int, p place) (*Tracker, error
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: tracker %d has not said its link", context.Cause(ctx), i+1)
 	}
+}
+
+// firstLink returns the first link that a tracker prints for sidecars.
+func firstLink(r io.Reader) string {
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if l, err := directory.ParseLink(lines.Text()); err == nil && len(l.Entries) > 0 {
+			return l.String()
+		}
+	}
+	return ""
 }
 
 func (n *Net) startRelay(i int, p place) (*Relay, error) {

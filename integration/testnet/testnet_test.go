@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
-	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
@@ -49,7 +48,6 @@ func play(args []string) int {
 	flags.String("state", "", "")
 	flags.String("source", "", "")
 	flags.Int("hops", 2, "")
-	printLink := flags.Bool("print-link", false, "")
 	printID := flags.Bool("print-id", false, "")
 	never := flags.Bool("never", false, "")
 	flags.Parse(args)
@@ -58,19 +56,16 @@ func play(args []string) int {
 		fmt.Printf("%v@%s\n", keyOf(*advertise), *advertise)
 		return 0
 	}
-	if role == "tracker" {
-		link := fmt.Sprintf("shoal://%v@%s", keyOf(*advertise), *advertise)
-		if *network != "" {
-			link += "?entry=from-the-network-file&more"
-		}
-		fmt.Println(link)
-	}
-	if *printLink {
-		return 0
-	}
-	if _, err := os.ReadFile(*network); err != nil {
+	n, err := directory.LoadNetwork(*network)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if role == "tracker" {
+		link := directory.Link{Tracker: directory.Tracker{Key: keyOf(*advertise), Addr: netip.MustParseAddrPort(*advertise)}, Test: true}
+		fmt.Printf("for relays\n%v\nfor sidecars\n", link)
+		link.Entries = n.Entries
+		fmt.Println(link)
 	}
 	at := *listen
 	if role == "proxy" {
@@ -142,8 +137,8 @@ func TestOneLineDescribesEverythingAndNothingIsLeft(t *testing.T) {
 	if len(got.Trackers) != 2 || len(got.Relays) != 4 || len(got.Sidecars) != 2 {
 		t.Fatalf("described: %s", lines[0])
 	}
-	if link := got.Trackers[0].Link; !strings.HasSuffix(link, "?entry=from-the-network-file&more") || !strings.Contains(link, got.Trackers[0].Addr) {
-		t.Errorf("tracker link = %q, want the running tracker's, with its advertised address %s", link, got.Trackers[0].Addr)
+	if link, err := directory.ParseLink(got.Trackers[0].Link); err != nil || len(link.Entries) != 4 || link.Tracker.Addr.String() != got.Trackers[0].Addr {
+		t.Errorf("tracker link = %+v, %v, want the running tracker's, with entry relays and its advertised address %s", link, err, got.Trackers[0].Addr)
 	}
 	if got.Relays[2].ID != keyOf(got.Relays[2].Addr).String() || !strings.HasPrefix(got.Sidecars[1].SOCKS, "127.0.0.1:") || !strings.HasPrefix(got.Sidecars[1].Status, "http://127.0.0.1:") {
 		t.Errorf("described: %s", lines[0])
@@ -209,37 +204,6 @@ func TestWhatCannotBeIsRefusedAtOnce(t *testing.T) {
 	} {
 		if err := tt.c.Check(); !errors.Is(err, tt.want) {
 			t.Errorf("%s: Check() = %v, want %v", name, err, tt.want)
-		}
-	}
-}
-
-// TestMinRelaysIsTheLeastFromWhichEveryPathCanBeChosen asks who chooses.
-func TestMinRelaysIsTheLeastFromWhichEveryPathCanBeChosen(t *testing.T) {
-	const sidecars, swarms = 20, 4
-	fails := func(hops, relays int) (failed int) {
-		var list []path.Relay
-		for i := range relays {
-			addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 2, byte(i), 1}), 9001)
-			list = append(list, path.Relay{ID: onion.ID{byte(i + 1)}, Addr: addr, Weight: 1 << 20})
-		}
-		for range sidecars {
-			c := path.New(path.Rules{Test: true, SameNet: true}, path.NewRand(), nil, nil)
-			for swarm := range swarms {
-				for _, last := range list {
-					if _, err := c.Choose(time.Now(), list, path.Key{byte(swarm)}, hops, last); err != nil {
-						failed++
-					}
-				}
-			}
-		}
-		return failed
-	}
-	for hops := 1; hops <= path.MaxOwn; hops++ {
-		if n := fails(hops, MinRelays(hops)); n > 0 {
-			t.Errorf("with %d relays %d paths of %d own relays could not be chosen", MinRelays(hops), n, hops)
-		}
-		if fails(hops, MinRelays(hops)-1) == 0 {
-			t.Errorf("%d relays are enough for %d hops, MinRelays is %d", MinRelays(hops)-1, hops, MinRelays(hops))
 		}
 	}
 }

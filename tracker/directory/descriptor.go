@@ -86,44 +86,6 @@ func (d *Descriptor) CheckTime(now time.Time) error {
 	return nil
 }
 
-// CheckAddrs reports whether everyone can reach the addresses of d and nobody
-// is made to dial inside their own network. A test network lists any address.
-func (d *Descriptor) CheckAddrs(test bool) error {
-	for _, a := range d.Addrs {
-		if !test && !public(a.Addr()) {
-			return fmt.Errorf("directory: descriptor of %s names an address that is not public", d.ID.Short())
-		}
-	}
-	return nil
-}
-
-// local are ranges that netip knows no name for: shared by a provider's
-// customers (RFC 6598), "this network" (RFC 1122), benchmarks, which is also
-// where a sidecar's stand-ins live (RFC 2544), protocol assignments and
-// documentation (RFC 6890, 5737, 3849), reserved (RFC 1112), and the roads from
-// IPv6 back into IPv4 (RFC 6052, 8215, 3056, 4380).
-var local = prefixes("100.64.0.0/10", "0.0.0.0/8", "198.18.0.0/15", "192.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24",
-	"203.0.113.0/24", "240.0.0.0/4", "2001:db8::/32", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "fec0::/10", "::/96")
-
-func prefixes(ss ...string) (ps []netip.Prefix) {
-	for _, s := range ss {
-		ps = append(ps, netip.MustParsePrefix(s))
-	}
-	return ps
-}
-
-func public(a netip.Addr) bool {
-	if !a.IsGlobalUnicast() || a.IsPrivate() {
-		return false
-	}
-	for _, p := range local {
-		if p.Contains(a) {
-			return false
-		}
-	}
-	return true
-}
-
 func (d *Descriptor) signed(wire []byte) []byte {
 	return slices.Concat([]byte(labelDescriptor), wire[:len(wire)-ed25519.SignatureSize])
 }
@@ -217,16 +179,21 @@ func checkText(contact, program string) error {
 }
 
 func appendAddr(b []byte, a netip.AddrPort) []byte {
-	ip := a.Addr().AsSlice()
+	return binary.BigEndian.AppendUint16(appendIP(b, a.Addr()), a.Port())
+}
+
+// appendIP appends an address behind its family, 4 or 6.
+func appendIP(b []byte, a netip.Addr) []byte {
+	ip := a.AsSlice()
 	family := byte(4)
 	if len(ip) == 16 {
 		family = 6
 	}
-	b = append(append(b, family), ip...)
-	return binary.BigEndian.AppendUint16(b, a.Port())
+	return append(append(b, family), ip...)
 }
 
-func (r *reader) addr() netip.AddrPort {
+// ip reads what appendIP wrote; the zero Addr when there is an error.
+func (r *reader) ip() netip.Addr {
 	size := 4
 	switch family := r.byte(); family {
 	case 4:
@@ -235,9 +202,14 @@ func (r *reader) addr() netip.AddrPort {
 	default:
 		r.fail("directory: unknown address family %d", family)
 	}
-	ip, ok := netip.AddrFromSlice(r.next(size))
+	ip, _ := netip.AddrFromSlice(r.next(size))
+	return ip
+}
+
+func (r *reader) addr() netip.AddrPort {
+	ip := r.ip()
 	port := r.uint16()
-	if !ok || ip.Is4In6() || ip.IsUnspecified() || ip.IsMulticast() || port == 0 {
+	if !ip.IsValid() || ip.Is4In6() || ip.IsUnspecified() || ip.IsMulticast() || port == 0 {
 		r.fail("directory: address that can't be dialled")
 	}
 	return netip.AddrPortFrom(ip, uint16(port))

@@ -119,6 +119,9 @@ var ErrStale = errors.New("view is too old")
 
 var errFuture = errors.New("view is in the future")
 
+// errShort is in a reader's error when what it reads ended too early.
+var errShort = errors.New("ends early")
+
 // maxTime keeps times from the network far from where time arithmetic overflows: the year 9999.
 const maxTime = 253402300799
 
@@ -131,7 +134,7 @@ type reader struct {
 
 func (r *reader) next(n int) []byte {
 	if r.err == nil && len(r.b) < n {
-		r.fail("directory: ends %d bytes early", n-len(r.b))
+		r.fail("directory: %w: %d bytes are missing", errShort, n-len(r.b))
 	}
 	if r.err != nil {
 		return nil

@@ -33,7 +33,7 @@ var lookalikes = []struct {
 	{regexp.MustCompile(`^\s*$`), "it is empty"},
 	{regexp.MustCompile(`^d\d+:`), "it is a .torrent: open it in the torrent client"},
 	{regexp.MustCompile(`^\s*magnet:`), "it holds a magnet link: open that in the torrent client"},
-	{regexp.MustCompile(`^\s*` + linkScheme), "it holds a tracker link: specify that with --tracker"},
+	{regexp.MustCompile(`^\s*` + linkPrefix), "it holds a tracker link: specify that with --tracker"},
 	{regexp.MustCompile(`^\s*<`), "it is HTML or XML: download the file itself, not a page about it"},
 }
 
@@ -99,7 +99,7 @@ func notLink(s string) error {
 	case "magnet":
 		return errors.New("this is a magnet link: open it in the torrent client")
 	case "http", "https", "udp", "ws", "wss":
-		return errors.New("this is an ordinary BitTorrent tracker or a web page; links of Shoal trackers begin with " + linkScheme)
+		return errors.New("this is an ordinary BitTorrent tracker or a web page; links of Shoal trackers begin with " + linkPrefix)
 	}
-	return fmt.Errorf("a tracker link begins with %s, and %.40q does not", linkScheme, s)
+	return fmt.Errorf("a tracker link begins with %s, and %.40q does not", linkPrefix, s)
 }

@@ -16,7 +16,7 @@ func TestNetworkFileIsRefusedInPlainWords(t *testing.T) {
 		{"torrent", "d8:announce3:abce", "it is a .torrent: open it in the torrent client"},
 		{"large torrent", "d8:announce" + strings.Repeat("x", MaxNetworkFile), "it is a .torrent"},
 		{"magnet", "magnet:?xt=urn:btih:abc", "it holds a magnet link"},
-		{"link", Link{n.Trackers[0], nil}.String(), "it holds a tracker link: specify that with --tracker"},
+		{"link", Link{Tracker: n.Trackers[0]}.String(), "it holds a tracker link: specify that with --tracker"},
 		{"page", "<!doctype html>", "it is HTML or XML"},
 		{"UTF-16", "\xff\xfe{\x00}\x00", "it is UTF-16 text: save it as UTF-8"},
 		{"binary", "\x7fELF\x02\x01\x01\x00", "it is binary"},
@@ -72,8 +72,9 @@ func TestOtherLinksAreRefusedByName(t *testing.T) {
 		"magnet:?xt=urn:btih:abc":          "magnet link",
 		"https://tracker.example/announce": "ordinary BitTorrent tracker",
 		"udp://tracker.example:6969":       "ordinary BitTorrent tracker",
-		"network.json":                     `begins with shoal://, and "network.json" does not`,
-		"":                                 "begins with shoal://",
+		"network.json":                     `begins with shoal1, and "network.json" does not`,
+		"shoal://KEY@192.0.2.1:9000":       "begins with shoal1, and",
+		"":                                 "incomplete",
 	} {
 		if _, err := ParseLink(link); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("ParseLink(%q) = %v, want %q in it", link, err, want)

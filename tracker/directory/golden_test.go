@@ -22,7 +22,7 @@ func TestGoldenVectorsHold(t *testing.T) {
 	n := fileNetwork()
 	certificate := first.Certificate.Append(nil)
 	first2 := first.Hash()
-	b := "# Vectors of package directory. Layouts: its package comment. Hex, but for the last two.\n" +
+	b := "# Vectors of package directory. Layouts: its package comment. Hex, but for the network files and tracker links.\n" +
 		"# Onion keys are long: <1> and <2> stand for those made of 32 times 01 and 32 times 02.\n"
 	for _, v := range []struct {
 		what string
@@ -40,8 +40,12 @@ func TestGoldenVectorsHold(t *testing.T) {
 	} {
 		b += fmt.Sprintf("\n# %s\n%s", v.what, folded(t, v.wire, strings.HasPrefix(v.what, "onion key")))
 	}
+	private := privateNetwork()
 	b += "\n# network file\n" + string(n.File())
-	b += "\n# tracker link\n" + Link{n.Trackers[0], n.Entries}.String() + "\n"
+	b += "\n# network file of a private network\n" + string(private.File())
+	for i, what := range []string{"for relays", "with one entry relay", "with two", "of a private network", "of a test network", "with all that there can be"} {
+		b += "\n# tracker link " + what + "\n" + links()[i].String() + "\n"
+	}
 
 	const file = "testdata/directory.txt"
 	if *update {

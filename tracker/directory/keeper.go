@@ -153,7 +153,7 @@ func (k *Keeper) take(raw []byte) (key [32]byte, news bool, err error) {
 	if err := v.Verify(key, now, k.cache); err != nil {
 		return key, false, err
 	}
-	if err := v.Self.CheckAddrs(k.network.Test); err != nil {
+	if err := v.Self.CheckAddrs(&k.network); err != nil {
 		return key, false, err
 	}
 	if err := t.chain.Check(v); err != nil {

@@ -3,6 +3,7 @@ package directory
 import (
 	"bytes"
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -97,7 +98,7 @@ func Merge(n *Network, views map[[32]byte]*View, now time.Time) *Merged {
 	for i := range store {
 		l := &store[i]
 		d := l.descriptor
-		if 2*len(l.weights) <= m.Trackers || d.CheckAddrs(n.Test) != nil || now.Sub(time.Unix(d.Published, 0)) > forgotten {
+		if 2*len(l.weights) <= m.Trackers || d.CheckAddrs(n) != nil || now.Sub(time.Unix(d.Published, 0)) > forgotten {
 			continue
 		}
 		if _, tracker := n.Tracker(d.ID); tracker {
@@ -118,7 +119,7 @@ func Merge(n *Network, views map[[32]byte]*View, now time.Time) *Merged {
 	for i := range m.Relays {
 		m.Relays[i].Family = m.family(m.Relays[i].ID)
 	}
-	capWeights(m.Relays, n.Test)
+	capWeights(m.Relays, n.Rules())
 	return m
 }
 
@@ -182,7 +183,7 @@ func lowerMedian(given []uint64, n int) uint64 {
 
 const (
 	// maxShare is the greatest part of all weight that one relay may have, and
-	// maxGroupShare a network (/16 or /32) or a family. They apply once there
+	// maxGroupShare a network (path.Rules) or a family. They apply once there
 	// are twice as many as would fill it.
 	maxShare      = 0.05
 	maxGroupShare = 0.10
@@ -191,17 +192,17 @@ const (
 // capWeights lowers weights in place so that nobody holds too much of the
 // network, however fast. To lower one raises the share of the others, hence the
 // rounds; each brings them closer, and what is left after the last is a trifle.
-func capWeights(relays []path.Relay, test bool) {
+func capWeights(relays []path.Relay, rules path.Rules) {
 	alone := make([]int, len(relays))
 	for i := range alone {
 		alone[i] = i
 	}
-	family, network := families(relays), networks(relays)
+	family, network := families(relays), networks(relays, rules)
 	const rounds = 20
 	for range rounds {
 		lowered := capGroups(relays, alone, maxShare)
 		lowered = capGroups(relays, family, maxGroupShare) || lowered
-		lowered = !test && capGroups(relays, network, maxGroupShare) || lowered
+		lowered = !rules.SameNet && capGroups(relays, network, maxGroupShare) || lowered
 		if !lowered {
 			return
 		}
@@ -275,21 +276,12 @@ func families(relays []path.Relay) []int {
 	return group
 }
 
-// networks numbers the relays by what one owner rents cheaply: a /16 of IPv4, a /32 of IPv6.
-func networks(relays []path.Relay) []int {
-	numbers := make(map[string]int)
+// networks numbers the relays by network.
+func networks(relays []path.Relay, rules path.Rules) []int {
+	numbers := make(map[netip.Prefix]int)
 	group := make([]int, len(relays))
 	for i := range relays {
-		a := relays[i].Addr.Addr()
-		bits := 32
-		if a.Is4() {
-			bits = 16
-		}
-		p, err := a.Prefix(bits)
-		if err != nil {
-			panic(err) // descriptors hold valid addresses
-		}
-		name := p.String()
+		name := rules.Network(relays[i].Addr.Addr())
 		if _, ok := numbers[name]; !ok {
 			numbers[name] = len(numbers)
 		}

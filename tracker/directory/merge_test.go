@@ -120,6 +120,12 @@ func TestRelayAtALocalAddressOrWithATrackersKeyIsLeftOut(t *testing.T) {
 	if m := Merge(&n, views(t, []said{{home, 100, 5}}), testNow); len(m.Relays) != 1 {
 		t.Error("left out of a test network too")
 	}
+
+	private := Network{Trackers: n.Trackers, Within: prefixes("192.168.0.0/16")}
+	m = Merge(&private, views(t, []said{{home, 100, 5}, {relay(t, 2), 100, 5}}), testNow)
+	if len(m.Relays) != 1 || m.Relays[0].ID != home.ID || len(m.Listed) != 1 {
+		t.Errorf("a private network lists %d relays, want the one in its range", len(m.Listed))
+	}
 }
 
 func TestDescriptorOfLastWeekIsLeftOut(t *testing.T) {
@@ -202,7 +208,7 @@ func TestNoRelayHoldsMoreThanItsShare(t *testing.T) {
 		}
 		return 1 << 20
 	})
-	capWeights(relays, false)
+	capWeights(relays, path.Rules{})
 	for i := range relays {
 		if s := share(relays, func(j int) bool { return j == i }); s > maxShare+0.001 {
 			t.Errorf("relay %d has a share of %.3f", i, s)
@@ -221,7 +227,7 @@ func TestNoNetworkOrFamilyHoldsMoreThanItsShare(t *testing.T) {
 	for i := 40; i < 69; i++ {
 		relays[i].Family = append(relays[i].Family, relays[i+1].ID)
 	}
-	capWeights(relays, false)
+	capWeights(relays, path.Rules{})
 	if s := share(relays, func(i int) bool { return i < 30 }); s > maxGroupShare+0.01 {
 		t.Errorf("one /16 has a share of %.3f", s)
 	}
@@ -230,9 +236,23 @@ func TestNoNetworkOrFamilyHoldsMoreThanItsShare(t *testing.T) {
 	}
 }
 
+func TestOneHostOfAPrivateNetworkHoldsNoMoreThanItsShare(t *testing.T) {
+	relays := plain(100, func(i int) uint64 { return 1 << 20 })
+	for i := range relays {
+		relays[i].Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(max(i, 30))}), uint16(9000+i))
+	}
+	capWeights(relays, path.Rules{Private: true})
+	if s := share(relays, func(i int) bool { return i <= 30 }); s > maxGroupShare+0.01 {
+		t.Errorf("one host has a share of %.3f", s)
+	}
+	if relays[99].Weight != 1<<20 {
+		t.Errorf("a host beside it was lowered to %d", relays[99].Weight)
+	}
+}
+
 func TestSmallNetworkIsNotCapped(t *testing.T) {
 	relays := plain(10, func(i int) uint64 { return uint64(1 + 1000*i) })
-	capWeights(relays, false)
+	capWeights(relays, path.Rules{})
 	for i, r := range relays {
 		if r.Weight != uint64(1+1000*i) {
 			t.Errorf("relay %d was lowered to %d", i, r.Weight)

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
@@ -36,15 +35,22 @@ type EntryRelay struct {
 //	{
 //	  "trackers": [{"key": "KEY", "addr": "192.0.2.1:9000"}],
 //	  "entries":  [{"id": "ID", "addr": "192.0.2.2:9001"}],
+//	  "within": ["100.64.0.0/10"],
 //	  "test": true,
 //	  "view_every": "2s"
 //	}
 //
 // Addresses are IP addresses with a port: a name would tell a resolver who is
-// about to use Shoal. The last two are for test networks and may be left out.
+// about to use Shoal. A private network has "within", a test network the last
+// two; a public network has none of these.
 type Network struct {
 	Trackers []Tracker
 	Entries  []EntryRelay
+
+	// Within are the ranges of private addresses that a private network lives
+	// in, e.g. those of a LAN or a VPN: its relays and trackers have addresses
+	// there and nowhere else. A public network has none.
+	Within []netip.Prefix
 
 	// Test marks a network for trying things out: relays may share a /16 and
 	// have addresses that are not public, and circuits may have no own relays.
@@ -57,7 +63,9 @@ type Network struct {
 }
 
 // Rules are what n says about paths.
-func (n *Network) Rules() path.Rules { return path.Rules{Test: n.Test, SameNet: n.Test} }
+func (n *Network) Rules() path.Rules {
+	return path.Rules{Test: n.Test, SameNet: n.Test, Private: len(n.Within) > 0}
+}
 
 // Trusts says whom a user believes who has few trackers, or nothing.
 func (n *Network) Trusts() string {
@@ -83,6 +91,7 @@ func (n *Network) Tracker(key [32]byte) (Tracker, bool) {
 type networkFile struct {
 	Trackers []trackerLine `json:"trackers"`
 	Entries  []entryLine   `json:"entries,omitempty"`
+	Within   []string      `json:"within,omitempty"`
 	Test     bool          `json:"test,omitempty"`
 	Every    string        `json:"view_every,omitempty"`
 }
@@ -132,6 +141,10 @@ func ParseNetwork(b []byte) (Network, error) {
 		return Network{}, errors.New("something follows the closing brace")
 	}
 	n := Network{Test: file.Test, ViewEvery: ViewEvery}
+	var err error
+	if n.Within, err = ParseWithin(file.Within); err != nil {
+		return Network{}, fmt.Errorf("within: %w", err)
+	}
 	for _, line := range file.Trackers {
 		key, err := onion.ParseID(line.Key)
 		if err != nil {
@@ -175,6 +188,11 @@ func (n *Network) Check() error {
 		return fmt.Errorf("%d entry relays, at most %d", len(n.Entries), MaxEntries)
 	case n.ViewEvery != ViewEvery && !n.Test:
 		return errors.New("view_every is for test networks")
+	case len(n.Within) > 0 && n.Test:
+		return errors.New("within is for private networks, and test takes any address: one of them, not both")
+	}
+	if err := CheckWithin(n.Within); err != nil {
+		return fmt.Errorf("within: %w", err)
 	}
 	seen := make(map[[32]byte]bool)
 	for _, t := range n.Trackers {
@@ -182,12 +200,18 @@ func (n *Network) Check() error {
 			return errors.New("a tracker's key is zero or named twice")
 		}
 		seen[t.Key] = true
+		if err := n.CheckAddr(t.Addr.Addr()); err != nil {
+			return fmt.Errorf("tracker %s: %w", onion.ID(t.Key).Short(), err)
+		}
 	}
 	for _, e := range n.Entries {
 		if e.ID == (onion.ID{}) || seen[e.ID] {
 			return errors.New("an entry relay's id is zero, named twice or a tracker's")
 		}
 		seen[e.ID] = true
+		if err := n.CheckAddr(e.Addr.Addr()); err != nil {
+			return fmt.Errorf("entry relay %s: %w", e.ID.Short(), err)
+		}
 	}
 	return nil
 }
@@ -195,6 +219,9 @@ func (n *Network) Check() error {
 // File returns n as a network file.
 func (n *Network) File() []byte {
 	file := networkFile{Test: n.Test}
+	for _, p := range n.Within {
+		file.Within = append(file.Within, p.String())
+	}
 	for _, t := range n.Trackers {
 		file.Trackers = append(file.Trackers, trackerLine{onion.ID(t.Key).String(), t.Addr.String()})
 	}
@@ -209,120 +236,4 @@ func (n *Network) File() []byte {
 		panic(err) // strings and bools only
 	}
 	return append(b, '\n')
-}
-
-// parseAddr reads IP:PORT in the one form in which it is written.
-func parseAddr(s string) (netip.AddrPort, error) {
-	if len(s) > len("[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535") {
-		return netip.AddrPort{}, fmt.Errorf("address of %d characters", len(s))
-	}
-	a, err := netip.ParseAddrPort(s)
-	switch {
-	case err != nil:
-		return netip.AddrPort{}, fmt.Errorf("address %q is not IP:PORT; names are not looked up", s)
-	case a.Port() == 0 || a.Addr().IsUnspecified() || a.Addr().IsMulticast() || a.Addr().Zone() != "" || a.Addr().Is4In6() || a.String() != s:
-		return netip.AddrPort{}, fmt.Errorf("address %q can't be dialled", s)
-	}
-	return a, nil
-}
-
-// Link is a tracker in one string, to be passed on by any means that keeps it
-// as it is:
-//
-//	shoal://KEY@HOST:PORT?entry=ID@HOST:PORT&entry=ID@HOST:PORT
-type Link struct {
-	Tracker Tracker
-	Entries []EntryRelay
-}
-
-const (
-	linkScheme = "shoal://"
-	linkEntry  = "entry="
-
-	// MaxLink is the longest tracker link, bytes.
-	MaxLink = 8 << 10
-)
-
-// String returns the form that ParseLink reads.
-func (l Link) String() string {
-	var b strings.Builder
-	b.WriteString(linkScheme + onion.ID(l.Tracker.Key).String() + "@" + l.Tracker.Addr.String())
-	for i, e := range l.Entries {
-		b.WriteByte("?&"[min(i, 1)])
-		b.WriteString(linkEntry + e.ID.String() + "@" + e.Addr.String())
-	}
-	return b.String()
-}
-
-// ParseLink reads what String wrote, and nothing else.
-func ParseLink(s string) (Link, error) {
-	if len(s) > MaxLink {
-		return Link{}, fmt.Errorf("tracker link of %d characters, at most %d", len(s), MaxLink)
-	}
-	rest, ok := strings.CutPrefix(s, linkScheme)
-	if !ok {
-		return Link{}, notLink(s)
-	}
-	head, query, some := strings.Cut(rest, "?")
-	key, addr, err := parseAt(head)
-	if err != nil {
-		return Link{}, fmt.Errorf("tracker link: %w", err)
-	}
-	l := Link{Tracker: Tracker{Key: key, Addr: addr}}
-	if some {
-		for part := range strings.SplitSeq(query, "&") {
-			entry, ok := strings.CutPrefix(part, linkEntry)
-			if !ok {
-				return Link{}, fmt.Errorf("tracker link: a part does not begin with %s", linkEntry)
-			}
-			id, addr, err := parseAt(entry)
-			if err != nil {
-				return Link{}, fmt.Errorf("tracker link: entry relay: %w", err)
-			}
-			l.Entries = append(l.Entries, EntryRelay{ID: id, Addr: addr})
-		}
-	}
-	n := Network{Trackers: []Tracker{l.Tracker}, Entries: l.Entries, ViewEvery: ViewEvery}
-	if err := n.Check(); err != nil {
-		return Link{}, fmt.Errorf("tracker link: %w", err)
-	}
-	return l, nil
-}
-
-// ParseEntry reads an entry relay as a relay prints it: ID@IP:PORT.
-func ParseEntry(s string) (EntryRelay, error) {
-	id, addr, err := parseAt(s)
-	if err != nil {
-		return EntryRelay{}, fmt.Errorf("entry relay: %w", err)
-	}
-	return EntryRelay{ID: id, Addr: addr}, nil
-}
-
-func parseAt(s string) (id onion.ID, a netip.AddrPort, err error) {
-	name, addr, ok := strings.Cut(s, "@")
-	if !ok {
-		return id, a, errors.New("want KEY@IP:PORT")
-	}
-	if id, err = onion.ParseID(name); err != nil {
-		return id, a, err
-	}
-	a, err = parseAddr(addr)
-	return id, a, err
-}
-
-// FromLinks returns the network of the trackers and entry relays that links
-// name; entry relays that several of them name count once.
-func FromLinks(links ...Link) (Network, error) {
-	n := Network{ViewEvery: ViewEvery}
-	seen := make(map[onion.ID]bool)
-	for _, l := range links {
-		n.Trackers = append(n.Trackers, l.Tracker)
-		for _, e := range l.Entries {
-			if !seen[e.ID] {
-				seen[e.ID] = true
-				n.Entries = append(n.Entries, e)
-			}
-		}
-	}
-	return n, n.Check()
 }

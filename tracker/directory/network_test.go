@@ -22,10 +22,19 @@ func fileNetwork() Network {
 	return n
 }
 
+// privateNetwork lives in a LAN and in a VPN.
+func privateNetwork() Network {
+	return Network{
+		Trackers: []Tracker{{trackerKey(0), netip.MustParseAddrPort("192.168.1.2:9000")}, {trackerKey(1), netip.MustParseAddrPort("[fd00:1::2]:9000")}},
+		Entries:  []EntryRelay{{idOfKey(1), netip.MustParseAddrPort("192.168.1.3:9001")}},
+		Within:   prefixes("192.168.1.0/24", "fd00:1::/48"), ViewEvery: ViewEvery,
+	}
+}
+
 func TestNetworkFileRoundTrips(t *testing.T) {
 	test := fileNetwork()
 	test.Test, test.ViewEvery = true, 2*time.Second
-	for _, n := range []Network{fileNetwork(), test, testNetwork(1)} {
+	for _, n := range []Network{fileNetwork(), test, testNetwork(1), privateNetwork()} {
 		got, err := ParseNetwork(n.File())
 		if err != nil || !reflect.DeepEqual(got, n) {
 			t.Errorf("ParseNetwork = %+v, %v, want %+v", got, err, n)
@@ -34,8 +43,8 @@ func TestNetworkFileRoundTrips(t *testing.T) {
 }
 
 func TestNetworkFileIsReadStrictly(t *testing.T) {
-	n := fileNetwork()
-	good := string(n.File())
+	n, lan := fileNetwork(), privateNetwork()
+	good, private := string(n.File()), string(lan.File())
 	key, other := onion.ID(n.Trackers[0].Key).String(), onion.ID(n.Trackers[1].Key).String()
 	for name, text := range map[string]string{
 		"empty":              "",
@@ -53,6 +62,15 @@ func TestNetworkFileIsReadStrictly(t *testing.T) {
 		"every, not a test":  strings.Replace(good, "{", `{"view_every": "2s",`, 1),
 		"every below zero":   strings.Replace(good, "{", `{"test": true, "view_every": "-2s",`, 1),
 		"every not duration": strings.Replace(good, "{", `{"test": true, "view_every": "often",`, 1),
+		"a private tracker":  strings.Replace(good, "9.0.0.0:9000", "192.168.1.2:9000", 1),
+		"a private entry":    strings.Replace(good, "8.0.1.1:9001", "10.0.0.1:9001", 1),
+		"tracker elsewhere":  strings.Replace(private, "192.168.1.2:9000", "192.168.2.2:9000", 1),
+		"a public tracker":   strings.Replace(private, "192.168.1.2:9000", "9.0.0.0:9000", 1),
+		"entry elsewhere":    strings.Replace(private, "192.168.1.3:9001", "9.0.0.1:9001", 1),
+		"too wide":           strings.Replace(private, "192.168.1.0/24", "192.0.0.0/8", 1),
+		"a public range":     strings.Replace(private, "192.168.1.0/24", "9.0.0.0/8", 1),
+		"private and test":   strings.Replace(private, "{", `{"test": true,`, 1),
+		"private and every":  strings.Replace(private, "{", `{"view_every": "2s",`, 1),
 		"too long":           good + strings.Repeat(" ", MaxNetworkFile),
 		"too many trackers":  `{"trackers": [` + strings.Repeat(`{"key":"`+key+`","addr":"1.1.1.1:1"},`, MaxTrackers) + `{"key":"` + key + `","addr":"1.1.1.1:1"}]}`,
 	} {
@@ -82,51 +100,6 @@ func TestLoadNetworkSaysWhichFileIsWrong(t *testing.T) {
 	}
 }
 
-func TestTrackerLinkRoundTrips(t *testing.T) {
-	n := fileNetwork()
-	for _, l := range []Link{{Tracker: n.Trackers[0]}, {n.Trackers[0], n.Entries[:1]}, {n.Trackers[0], n.Entries}} {
-		got, err := ParseLink(l.String())
-		if err != nil || !reflect.DeepEqual(got, l) {
-			t.Errorf("ParseLink(%s) = %+v, %v", l, got, err)
-		}
-	}
-}
-
-func TestTrackerLinkIsReadStrictly(t *testing.T) {
-	n := fileNetwork()
-	good := Link{n.Trackers[0], n.Entries}.String()
-	for name, link := range map[string]string{
-		"empty":          "",
-		"another scheme": strings.Replace(good, "shoal:", "http:", 1),
-		"no key":         "shoal://9.0.0.0:9000",
-		"a name":         strings.Replace(good, "9.0.0.0", "localhost", 1),
-		"unknown part":   good + "&x=y",
-		"empty part":     good + "&",
-		"empty query":    strings.SplitN(good, "?", 2)[0] + "?",
-		"entry twice":    good + "&entry=" + idOfKey(1).String() + "@8.0.1.1:9001",
-		"a path":         strings.Replace(good, "?", "/?", 1),
-		"too long":       good + strings.Repeat("&entry="+idOfKey(1).String()+"@8.0.1.1:9001", 200),
-	} {
-		if _, err := ParseLink(link); err == nil {
-			t.Errorf("%s: accepted", name)
-		}
-	}
-}
-
-func TestLinksMakeANetwork(t *testing.T) {
-	n := fileNetwork()
-	got, err := FromLinks(Link{n.Trackers[0], n.Entries[:1]}, Link{n.Trackers[1], n.Entries}, Link{Tracker: n.Trackers[2]})
-	if err != nil || !reflect.DeepEqual(got, n) {
-		t.Errorf("FromLinks = %+v, %v, want %+v", got, err, n)
-	}
-	if _, err := FromLinks(); err == nil {
-		t.Error("no link makes a network")
-	}
-	if _, err := FromLinks(Link{Tracker: n.Trackers[0]}, Link{Tracker: n.Trackers[0]}); err == nil {
-		t.Error("one tracker counts twice")
-	}
-}
-
 func TestFewTrackersAreTrustedAloud(t *testing.T) {
 	for trackers, want := range map[int]bool{1: true, 2: true, 3: false, 4: false} {
 		n := testNetwork(trackers)
@@ -147,16 +120,6 @@ func FuzzParseNetwork(f *testing.F) {
 		again, err := ParseNetwork(n.File())
 		if err != nil || !bytes.Equal(again.File(), n.File()) {
 			t.Errorf("File writes what ParseNetwork refuses: %v", err)
-		}
-	})
-}
-
-func FuzzParseLink(f *testing.F) {
-	n := fileNetwork()
-	f.Add(Link{n.Trackers[0], n.Entries}.String())
-	f.Fuzz(func(t *testing.T, s string) {
-		if l, err := ParseLink(s); err == nil && l.String() != s {
-			t.Errorf("ParseLink(%q) accepts another form of %q", s, l)
 		}
 	})
 }
