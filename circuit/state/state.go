@@ -95,17 +95,25 @@ func (k *Kind) Save(path string, body []byte) error {
 	})
 }
 
-// SaveFrom is Save for a body that is too large to hold in memory.
+// SaveFrom is Save for a body that is too large to hold in memory. What write
+// gets is buffered and keeps its first error.
 func (k *Kind) SaveFrom(path string, write func(io.Writer) error) error {
 	err := Replace(path, 0o600, func(f io.Writer) error {
 		sum := sha256.New()
-		w := bufio.NewWriterSize(io.MultiWriter(f, sum), 1<<16)
-		io.WriteString(w, k.head()) // a bufio.Writer keeps its first error
+		io.WriteString(sum, k.head())
+		body := counted{w: io.MultiWriter(f, sum)}
+		if _, err := io.WriteString(f, k.head()); err != nil {
+			return err
+		}
+		w := bufio.NewWriterSize(&body, 1<<16)
 		if err := write(w); err != nil {
 			return err
 		}
 		if err := w.Flush(); err != nil {
 			return err
+		}
+		if body.n > k.Limit { // Load would refuse it
+			return fmt.Errorf("%d bytes are too many, at most %d", body.n, k.Limit)
 		}
 		_, err := fmt.Fprintf(f, "sha256 %x\n", sum.Sum(nil))
 		return err
@@ -114,6 +122,18 @@ func (k *Kind) SaveFrom(path string, write func(io.Writer) error) error {
 		return &Error{What: k.What, File: path, Op: "write", Err: cause(err), Do: remedy(err)}
 	}
 	return nil
+}
+
+// counted counts what is written through it.
+type counted struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	c.n += int64(n)
+	return n, err
 }
 
 // unreadable is an error of the system about a file that is there.

@@ -175,6 +175,22 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
+func TestWhatLoadWouldRefuseIsNotSaved(t *testing.T) {
+	path, _ := saved(t, Cache)
+	if err := kind(Cache).Save(path, make([]byte, 1001)); err == nil {
+		t.Error("saved more than the limit")
+	}
+	if body, _, err := load(kind(Cache), path); !bytes.Equal(body, apples) {
+		t.Errorf("the old file is %q, %v", body, err)
+	}
+	if err := kind(Cache).Save(path, make([]byte, 1000)); err != nil {
+		t.Error(err)
+	}
+	if _, found, err := load(kind(Cache), path); !found {
+		t.Errorf("the largest body is not taken: %v", err)
+	}
+}
+
 func TestReadIsBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	os.WriteFile(path, []byte("12345"), 0o600)

@@ -103,7 +103,7 @@ func (p *Plan) remember(file settings) error {
 	r, err := p.store.load(i)
 	p.had = err == nil
 	if errors.Is(err, fs.ErrNotExist) {
-		r, err = &record{Version: recordVersion, Client: i.Client, File: i.File, API: p.API()}, nil
+		r, err = &record{Client: i.Client, File: i.File, API: p.API()}, nil
 	}
 	if err != nil {
 		return err

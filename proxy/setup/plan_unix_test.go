@@ -34,7 +34,7 @@ func TestAFileKeepsItsModeAndItsLink(t *testing.T) {
 	for _, of := range []struct {
 		name string
 		mode os.FileMode
-	}{{state, 0o700}, {store{state}.path(i), 0o600}} {
+	}{{state, 0o700}, {filepath.Join(state, "setup"), 0o700}, {store{state}.path(i), 0o600}} {
 		if info, err := os.Stat(of.name); err != nil || info.Mode().Perm() != of.mode {
 			t.Errorf("%s: %v, %v, want %v", of.name, info, err, of.mode)
 		}

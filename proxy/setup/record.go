@@ -4,17 +4,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/shoal-p2p/shoal/circuit/state"
 )
 
 // record is what an Apply keeps for its undo.
 type record struct {
-	Version int       `json:"version"`
 	Client  Client    `json:"client"`
 	File    string    `json:"file"`
 	API     bool      `json:"api"`     // the client was told while it ran; else its file was written
@@ -27,8 +26,10 @@ type record struct {
 	After  string `json:"after,omitempty"`
 }
 
-// recordVersion 1 is the first.
-const recordVersion = 1
+var recordFile = &state.Kind{
+	Name: "undo", Version: 1, Limit: 8 << 20, Policy: state.Keep, What: "the client's settings from before",
+	Lost: "shoal setup --undo cannot bring them back",
+}
 
 // written is how one setting was written in the file.
 type written struct {
@@ -72,21 +73,26 @@ func (s store) path(i Instance) string {
 	if abs, err := filepath.Abs(of); err == nil && i.File != "" {
 		of = abs
 	}
-	return filepath.Join(s.dir, "undo-"+string(i.Client)+"-"+digest([]byte(of))[:8]+".json")
+	return filepath.Join(s.dir, "setup", "undo-"+string(i.Client)+"-"+digest([]byte(of))[:8]+".json")
 }
 
 // load returns the record, or an error that is fs.ErrNotExist.
 func (s store) load(i Instance) (*record, error) {
-	b, err := os.ReadFile(s.path(i))
+	var r record
+	found, err := recordFile.Load(s.path(i), func(b []byte) error {
+		if err := json.Unmarshal(b, &r); err != nil {
+			return err
+		}
+		if r.Client != i.Client {
+			return fmt.Errorf("it is of the client %q", r.Client)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	var r record
-	if err := json.Unmarshal(b, &r); err != nil {
-		return nil, fmt.Errorf("setup: %s is damaged: %w", s.path(i), err)
-	}
-	if r.Version != recordVersion || r.Client != i.Client {
-		return nil, fmt.Errorf("setup: %s is of version %d for %q", s.path(i), r.Version, r.Client)
+	if !found {
+		return nil, fs.ErrNotExist
 	}
 	for k, c := range r.Changes { // null is nothing
 		if string(c.Old) == "null" {
@@ -101,27 +107,13 @@ func (s store) load(i Instance) (*record, error) {
 
 // save writes the record, for this user only: it may hold passwords.
 func (s store) save(i Instance, r *record) error {
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	tmp, err := os.CreateTemp(s.dir, ".undo-*") // 0600
+	path := s.path(i)
+	locked, err := state.Lock(filepath.Dir(path)) // another shoal setup may run
 	if err != nil {
-		return fmt.Errorf("setup: %w", err)
+		return err
 	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(value(r))
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	if err := os.Rename(tmp.Name(), s.path(i)); err != nil {
-		return fmt.Errorf("setup: %w", err)
-	}
-	return nil
+	defer locked.Close()
+	return recordFile.Save(path, value(r))
 }
 
-func (s store) remove(i Instance) error {
-	if err := os.Remove(s.path(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("setup: %w", err)
-	}
-	return nil
-}
+func (s store) remove(i Instance) error { return state.Remove(s.path(i)) }
