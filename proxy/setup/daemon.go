@@ -2,24 +2,16 @@ package setup
 
 import (
 	"bytes"
-	"compress/zlib"
 	"context"
-	"crypto/tls"
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strings"
 
-	"github.com/shoal-p2p/shoal/proxy/setup/rencode"
+	"github.com/shoal-p2p/shoal/proxy/setup/deluge"
 )
 
-// delugeAPI is the RPC of Deluge's daemon: TLS with a certificate that nobody
-// knows. It is for this computer's own.
-type delugeAPI struct {
-	addr           string // HOST:PORT
-	user, password string
-}
+// delugeAPI reads and writes settings through Deluge's daemon.
+type delugeAPI struct{ daemon deluge.Daemon }
 
 func (d *delugeAPI) read(ctx context.Context) (settings, error) {
 	config, err := d.config(ctx)
@@ -35,7 +27,7 @@ func (d *delugeAPI) read(ctx context.Context) (settings, error) {
 }
 
 func (d *delugeAPI) config(ctx context.Context) (map[string]any, error) {
-	answer, err := d.call(ctx, "core.get_config")
+	answer, err := d.daemon.Call(ctx, "core.get_config")
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +62,7 @@ func (d *delugeAPI) write(ctx context.Context, all []Change) error {
 		in[inner] = v
 		set[outer] = in
 	}
-	_, err = d.call(ctx, "core.set_config", set)
+	_, err = d.daemon.Call(ctx, "core.set_config", set)
 	return err
 }
 
@@ -92,108 +84,4 @@ func fromJSON(raw json.RawMessage) (any, error) {
 		return v, nil
 	}
 	return nil, fmt.Errorf("setup: a setting of type %T", v)
-}
-
-// The kinds of message that the daemon sends.
-const (
-	delugeResponse = 1
-	delugeError    = 2
-)
-
-// call logs in, calls one method and returns what it returned.
-func (d *delugeAPI) call(ctx context.Context, method string, params ...any) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	conn, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", d.addr)
-	if err != nil {
-		return nil, fmt.Errorf("setup: %w", err)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if params == nil {
-		params = []any{}
-	}
-	var last any
-	for id, request := range [][]any{
-		{int64(0), "daemon.login", []any{d.user, d.password}, map[string]any{"client_version": "2.0"}},
-		{int64(1), method, params, map[string]any{}},
-	} {
-		if err := writeMessage(conn, []any{request}); err != nil {
-			return nil, fmt.Errorf("setup: Deluge: %w", err)
-		}
-		if last, err = readAnswer(conn, int64(id)); err != nil {
-			return nil, fmt.Errorf("setup: Deluge: %s: %w", request[1], err)
-		}
-	}
-	return last, nil
-}
-
-// A message is a byte 1, a length of four bytes, and that much of zlib, with a
-// list in it.
-const delugeVersion = 1
-
-func writeMessage(w io.Writer, list []any) error {
-	var body bytes.Buffer
-	z := zlib.NewWriter(&body)
-	if _, err := z.Write(rencode.Append(nil, list)); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
-		return err
-	}
-	header := binary.BigEndian.AppendUint32([]byte{delugeVersion}, uint32(body.Len()))
-	_, err := w.Write(append(header, body.Bytes()...))
-	return err
-}
-
-// maxEvents bounds the messages that may come before an answer.
-const maxEvents = 100
-
-// readAnswer reads messages up to the answer to request id.
-func readAnswer(r io.Reader, id int64) (any, error) {
-	for range maxEvents {
-		list, err := readMessage(r)
-		if err != nil {
-			return nil, err
-		}
-		if len(list) < 3 || list[1] != id {
-			continue
-		}
-		switch list[0] {
-		case int64(delugeResponse):
-			return list[2], nil
-		case int64(delugeError): // the name of the exception is what helps
-			return nil, fmt.Errorf("it answers %.80q", fmt.Sprint(list[2]))
-		}
-	}
-	return nil, fmt.Errorf("no answer in %d messages", maxEvents)
-}
-
-func readMessage(r io.Reader) ([]any, error) {
-	var header [1 + 4]byte
-	if _, err := io.ReadFull(r, header[:]); err != nil {
-		return nil, err
-	}
-	size := binary.BigEndian.Uint32(header[1:])
-	if header[0] != delugeVersion || size > maxAnswer {
-		return nil, fmt.Errorf("a message of version %d with %d bytes", header[0], size)
-	}
-	packed := make([]byte, size)
-	if _, err := io.ReadFull(r, packed); err != nil {
-		return nil, err
-	}
-	z, err := zlib.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	b, err := io.ReadAll(io.LimitReader(z, maxAnswer))
-	if err != nil {
-		return nil, err
-	}
-	v, err := rencode.Parse(b)
-	if err != nil {
-		return nil, err
-	}
-	list, _ := v.([]any)
-	return list, nil
 }

@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"github.com/shoal-p2p/shoal/proxy/setup/deluge"
 )
 
 // profileOf says what settings mean that came from the API (then file are the
@@ -89,7 +91,7 @@ func (i Instance) api(file settings) (api, error) {
 			return nil, errLogin
 		}
 	}
-	return &delugeAPI{addr: at, user: user, password: password}, nil
+	return &delugeAPI{deluge.Daemon{Addr: at, User: user, Password: password}}, nil
 }
 
 // listensAt returns nil unless somebody else than the client listens there.
