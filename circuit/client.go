@@ -156,7 +156,11 @@ func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []
 	for i, r := range way {
 		hops[i] = onion.Hop{ID: r.ID, Key: r.Key, Suite: r.Suite}
 	}
-	p := plan{use: w.Use, hops: hops, step: c.cfg.Step(), early: early, visit: w.Visit, work: &c.work, budget: c.cfg.Budget, prepare: prepare}
+	step := c.cfg.Step()
+	if w.Direct { // the one who judges it has told its time
+		step = onion.Step(l.Time())
+	}
+	p := plan{use: w.Use, hops: hops, step: step, early: early, visit: w.Visit, work: &c.work, budget: c.cfg.Budget, prepare: prepare}
 	circuit, err := p.build(ctx, l)
 	if err == nil {
 		c.cfg.Chooser.GuardResult(first.ID, true)

@@ -89,6 +89,9 @@ const (
 	Credit  Command = 4 // cells allowed so far, cumulative, both as uint64
 	Destroy Command = 5 // the circuit is over on this link: a Reason
 	Padding Command = 6 // nothing; never leaves its link
+
+	// Keepalive is nothing either, on circuit 0: its sender is there.
+	Keepalive Command = 7
 )
 
 // bodySize returns the one length that command c's body has, or false when c is unknown.
@@ -104,6 +107,8 @@ func bodySize(c Command) (int, bool) {
 		return creditSize, true
 	case Destroy:
 		return destroySize, true
+	case Keepalive:
+		return 0, true
 	}
 	return 0, false
 }
@@ -144,10 +149,11 @@ func ParseHeader(b []byte) (h Header, body int, err error) {
 	if n != want {
 		return Header{}, 0, fmt.Errorf("cell: command %d has length %d, want %d", command, n, want)
 	}
-	if id == 0 && Command(command) != Padding {
-		return Header{}, 0, fmt.Errorf("cell: command %d on circuit 0", command)
+	c := Command(command)
+	if id == 0 && c != Padding && c != Keepalive || id != 0 && c == Keepalive {
+		return Header{}, 0, fmt.Errorf("cell: command %d on circuit %d", command, id)
 	}
-	return Header{ID(id), Command(command)}, n, nil
+	return Header{ID(id), c}, n, nil
 }
 
 // AppendCredit appends the CREDIT frame that allows total cells on circuit id, counted from its start.
@@ -169,6 +175,9 @@ func AppendDestroy(b []byte, id ID, r Reason) []byte {
 	b = appendHeader(b, Header{id, Destroy})
 	return append(b, byte(r))
 }
+
+// AppendKeepalive appends a KEEPALIVE frame.
+func AppendKeepalive(b []byte) []byte { return appendHeader(b, Header{0, Keepalive}) }
 
 // AppendFrame appends a CREATE or CREATED frame.
 func AppendFrame(b []byte, h Header, body []byte) []byte {

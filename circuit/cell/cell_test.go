@@ -90,16 +90,20 @@ func TestGoldenWire(t *testing.T) {
 }
 
 func TestFramesOfEveryCommandRoundTrip(t *testing.T) {
-	for c := Create; c <= Padding; c++ {
+	for c := Create; c <= Keepalive; c++ {
 		size, ok := bodySize(c)
+		id := ID(9)
+		if c == Keepalive {
+			id = 0
+		}
 		if !ok || size > maxFrameBody {
 			t.Errorf("command %d has a body of %d bytes, the longest is %d", c, size, maxFrameBody)
 		}
 		body := bytes.Repeat([]byte{byte(c)}, size)
-		b := AppendFrame([]byte("before"), Header{9, c}, body)
+		b := AppendFrame([]byte("before"), Header{id, c}, body)
 		b = b[len("before"):]
 		h, n, err := ParseHeader(b)
-		if err != nil || h != (Header{9, c}) || n != size || !bytes.Equal(b[HeaderSize:], body) {
+		if err != nil || h != (Header{id, c}) || n != size || !bytes.Equal(b[HeaderSize:], body) {
 			t.Errorf("command %d: %v, %d bytes, %v", c, h, n, err)
 		}
 	}

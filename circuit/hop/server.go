@@ -11,11 +11,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,9 +99,6 @@ type Server struct {
 	wg      sync.WaitGroup // circuits on their way to the next hop, requests being answered
 
 	answers atomic.Int64 // bytes of replies that wait for their clients
-
-	mu    sync.Mutex
-	links map[*link.Link]struct{} // guarded by mu
 }
 
 // handshake is a CREATE that waits for its turn.
@@ -174,7 +169,6 @@ func New(cfg Config) (*Server, error) {
 		budget:  window.NewBudget(cfg.Memory / cell.FrameSize),
 		work:    make(chan handshake, handshakeQueue),
 		doors:   doors{max: cfg.MaxLinks},
-		links:   make(map[*link.Link]struct{}),
 	}, nil
 }
 
@@ -197,7 +191,6 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() { s.shake(ctx) })
 	}
-	wg.Go(func() { s.sweep(ctx) })
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	var pause time.Duration
@@ -251,13 +244,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, in *visit) {
 	from := newShare(peer != onion.ID{} && s.cfg.Known != nil && s.cfg.Known(peer))
 	l.Limit(s.cfg.Limit)
 	in.stand()
-	s.mu.Lock()
-	s.links[l] = struct{}{}
-	s.mu.Unlock()
 	l.Run(ctx, func(c *link.Circuit, create []byte) { s.queue(handshake{c, create, from, time.Now()}) })
-	s.mu.Lock()
-	delete(s.links, l)
-	s.mu.Unlock()
 }
 
 // queue takes a CREATE on the link's reader.
@@ -330,30 +317,4 @@ func (s *Server) answer(ctx context.Context, h handshake) {
 		return
 	}
 	s.pass(ctx, h, p)
-}
-
-const (
-	sweepEvery = 15 * time.Second
-	linkIdle   = 10 * time.Minute // how long an accepted link may carry no circuit
-)
-
-// sweep closes links that nobody uses: whoever dials keeps those he wants.
-func (s *Server) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		s.mu.Lock()
-		links := slices.Collect(maps.Keys(s.links))
-		s.mu.Unlock()
-		for _, l := range links {
-			if l.Idle() > linkIdle {
-				l.Close()
-			}
-		}
-	}
 }

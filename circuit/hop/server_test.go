@@ -556,25 +556,6 @@ func TestValuesLiveWithTheirCircuit(t *testing.T) {
 	}
 }
 
-func TestAcceptedLinksThatCarryNothingAreClosed(t *testing.T) {
-	inMemory(t, func(t *testing.T, n *linktest.Net) {
-		b := serve(t, n, nil)
-		idle, used := b.dial(t), b.dial(t)
-		open(t, used, b)
-		time.Sleep(linkIdle + 2*sweepEvery)
-		select {
-		case <-idle.Done():
-		default:
-			t.Error("an idle link stands")
-		}
-		select {
-		case <-used.Done():
-			t.Error("a link with a circuit was closed")
-		default:
-		}
-	})
-}
-
 // Whatever strangers do at the door, those inside go on and others come in.
 func TestStrangersAtTheDoorDisturbNobody(t *testing.T) {
 	inMemory(t, func(t *testing.T, n *linktest.Net) {

@@ -73,7 +73,9 @@ func (p *Limit) sent(n int) {
 }
 
 // pay waits until the limit allows what waits: all of it, or, with false, one
-// cell that goes ahead, and more for which mayHurry says so. Caller holds mu,
+// cell that goes ahead, and more for which mayHurry says so. A KEEPALIVE that is
+// due does not wait: among many busy links a turn can take longer than the other
+// side waits for a sign of life. Caller holds mu,
 // which is released meanwhile, and is the one who writes.
 func (l *Link) pay() (all bool) {
 	for {
@@ -81,7 +83,7 @@ func (l *Link) pay() (all bool) {
 		if d <= 0 || l.err != nil {
 			return true
 		}
-		if l.sched.hurries() && l.limit.mayHurry() {
+		if l.alive.due || l.sched.hurries() && l.limit.mayHurry() {
 			return false
 		}
 		l.mu.Unlock()

@@ -9,6 +9,11 @@
 // Floor cells from the start, then what the newest CREDIT says, counted from
 // the circuit's first cell. Sending more ends the circuit.
 //
+// # Keepalive
+//
+// A side that has nothing to send sends KEEPALIVE, and one that receives
+// nothing for holdTime closes the link (file keepalive.go).
+//
 // # Endings
 //
 // DESTROY is answered by DESTROY; after both, the id is over. Frames that were
@@ -60,6 +65,7 @@ type Link struct {
 	peer    onion.ID
 	dialled bool
 	hello   []byte
+	time    neighbourTime
 	accept  func(c *Circuit, create []byte)
 	limit   *Limit // set before Run
 
@@ -83,7 +89,8 @@ type Link struct {
 	control  []*Circuit           // guarded by mu: those with a control frame to send
 	sched    scheduler            // guarded by mu
 	err      error                // guarded by mu: why the link closed
-	idleFrom time.Time            // guarded by mu: since when no circuit is open
+	idleFrom time.Time            // guarded by mu: since when no circuit is open, and nobody asked for the link
+	alive    keepalive            // guarded by mu
 
 	bytesIn, bytesOut atomic.Uint64
 }
@@ -108,7 +115,8 @@ func (l *Link) Done() <-chan struct{} { return l.done }
 // Bytes returns what the link has read and written since its handshake, bytes.
 func (l *Link) Bytes() (in, out uint64) { return l.bytesIn.Load(), l.bytesOut.Load() }
 
-// Idle returns for how long no circuit has been open on l; 0 while one is.
+// Idle returns for how long no circuit has been open on l, nor has Pool.Get
+// returned it; 0 while one is.
 func (l *Link) Idle() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,6 +124,13 @@ func (l *Link) Idle() time.Duration {
 		return 0
 	}
 	return time.Since(l.idleFrom)
+}
+
+// touch begins anew how long l was idle.
+func (l *Link) touch() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.idleFrom = time.Now()
 }
 
 // Circuits returns how many circuits are open on l.
@@ -141,6 +156,7 @@ func (l *Link) Run(ctx context.Context, accept func(c *Circuit, create []byte)) 
 	l.accept = accept
 	stop := context.AfterFunc(ctx, func() { l.close(ctx.Err()) })
 	defer stop()
+	l.keepalive()
 	var wg sync.WaitGroup
 	wg.Go(func() { l.close(l.writeLoop()) })
 	l.close(l.readLoop())
@@ -166,6 +182,7 @@ func (l *Link) close(err error) {
 			l.err = ErrClosed
 		}
 		close(l.done)
+		l.alive.end()
 	}
 	l.mu.Unlock()
 	l.wake.Broadcast()
@@ -257,7 +274,7 @@ func (l *Link) take(frames, bodies []byte) error {
 			err = l.cell(h, body)
 		case cell.Create:
 			err = l.create(h.Circuit, append([]byte(nil), body...))
-		case cell.Padding:
+		case cell.Padding, cell.Keepalive:
 		default:
 			err = l.handle(h, body)
 		}

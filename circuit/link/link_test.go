@@ -364,6 +364,18 @@ func TestALinkThatCannotWriteCloses(t *testing.T) {
 		e.c.Created(make([]byte, cell.CreatedSize))
 		r.credit(1, 1<<62)
 		synctest.Wait()
+		stop := make(chan struct{})
+		defer close(stop)
+		go func() { // the other side is there, and doesn't read
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(keepaliveEvery):
+					r.l.wire.Write(sealRecord(r.l, cell.AppendKeepalive(nil), nil))
+				}
+			}
+		}()
 		began := time.Now()
 		for e.c.Room() > 0 { // more than the wire takes
 			e.send(1, 1)

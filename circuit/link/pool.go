@@ -15,7 +15,7 @@ import (
 // Pool keeps one dialled link per neighbour and closes it when it has long
 // carried nothing. Its fields are set before Run.
 type Pool struct {
-	// DialTCP reaches addr; nil means a net.Dialer.
+	// DialTCP reaches addr; nil means DialFrom the system's choice.
 	DialTCP func(ctx context.Context, addr netip.AddrPort) (net.Conn, error)
 
 	// Certificate shows who dials; nil shows nobody.
@@ -101,6 +101,7 @@ func (p *Pool) Links() []*Link {
 
 // Get returns the link to id, dialling addr when there is none. Many callers
 // share one attempt, and for a second its failure. It waits for Run to begin.
+// A link that is asked for again and again is kept without circuits, too.
 func (p *Pool) Get(ctx context.Context, id onion.ID, addr netip.AddrPort) (*Link, error) {
 	select {
 	case <-p.begin():
@@ -124,6 +125,9 @@ func (p *Pool) Get(ctx context.Context, id onion.ID, addr netip.AddrPort) (*Link
 	p.mu.Unlock()
 	select {
 	case <-e.ready:
+		if e.link != nil {
+			e.link.touch()
+		}
 		return e.link, e.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -178,13 +182,11 @@ func (p *Pool) connect(ctx context.Context, id onion.ID, addr netip.AddrPort) (*
 	defer cancel()
 	dial := p.DialTCP
 	if dial == nil {
-		dial = func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "tcp", addr.String())
-		}
+		dial = DialFrom(netip.Addr{})
 	}
 	conn, err := dial(ctx, addr)
 	if err != nil {
-		return nil, fmt.Errorf("link: %w", err)
+		return nil, fmt.Errorf("link: %w", dialFault(err, addr))
 	}
 	return Dial(ctx, conn, id, p.Certificate)
 }
@@ -192,11 +194,14 @@ func (p *Pool) connect(ctx context.Context, id onion.ID, addr netip.AddrPort) (*
 // DialFrom returns a Pool's DialTCP that dials from source, or from where the
 // system likes when source is zero.
 func DialFrom(source netip.Addr) func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
-	d := &net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}
+	d := &net.Dialer{KeepAlive: -1} // links have keepalives of their own
 	if source.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: source.AsSlice()}
 	}
 	return func(ctx context.Context, addr netip.AddrPort) (net.Conn, error) {
+		if source.IsValid() && source.Unmap().Is4() != addr.Addr().Unmap().Is4() {
+			return nil, wrongSource("is of another family, IPv4 or IPv6, than that of {who}", nil)
+		}
 		return d.DialContext(ctx, "tcp", addr.String())
 	}
 }

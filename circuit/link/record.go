@@ -15,7 +15,8 @@ import (
 //	1  frames inside TLS
 //	2  records after the handshake that bind some bodies
 //	3  records of this file; hops' layers on the way back have no tags
-const version = 3
+//	4  KEEPALIVE; the acceptor tells its time
+const version = 4
 
 // After the TLS handshake, and what each side says of itself in it, TLS has
 // done its work: frames go in records of our own, under keys that its exporter

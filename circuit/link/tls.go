@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // Certificate makes the self-signed certificate by which key's owner is known
@@ -58,7 +58,7 @@ func Dial(ctx context.Context, conn net.Conn, id onion.ID, cert *tls.Certificate
 	cfg.VerifyConnection = func(s tls.ConnectionState) error {
 		got, err := identity(s)
 		if err == nil && got != id {
-			err = errors.New("link: the other side shows another key than the one it is known by")
+			err = wrongKey()
 		}
 		return err
 	}
@@ -84,9 +84,18 @@ func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate, hello []by
 // MaxHello bounds what an acceptor says of itself at the start of a link, bytes.
 const MaxHello = 8 << 10
 
-// start shakes hands. Then each side sends its version byte, and the acceptor
-// the length of its hello in two bytes and the hello. What follows is no longer
-// TLS's.
+// An acceptor's first bytes are, big endian:
+//
+//	 0  1  version
+//	 1  8  its time, seconds since 1970
+//	 9  2  length of its hello
+//	11  …  its hello
+//
+// A dialler's are its version alone.
+const firstSize = 1 + 8 + 2
+
+// start shakes hands, and each side sends its first bytes. What follows is no
+// longer TLS's.
 func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte) (*Link, error) {
 	stop := context.AfterFunc(ctx, func() { w.Conn.Close() })
 	defer stop()
@@ -95,7 +104,7 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return nil, fmt.Errorf("link: handshake: %w", err)
+		return nil, fmt.Errorf("link: handshake: %w", handshakeFault(err))
 	}
 	if err := c.HandshakeContext(ctx); err != nil {
 		return fail(err)
@@ -105,29 +114,19 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 		if len(hello) > MaxHello {
 			panic(fmt.Sprintf("link: hello of %d bytes, at most %d", len(hello), MaxHello))
 		}
+		first = binary.BigEndian.AppendUint64(first, uint64(time.Now().Unix()))
 		first = append(binary.BigEndian.AppendUint16(first, uint16(len(hello))), hello...)
 	}
 	if _, err := c.Write(first); err != nil {
 		return fail(err)
 	}
-	var head [3]byte
-	b := head[:1]
-	if dialled {
-		b = head[:]
-	}
-	if _, err := io.ReadFull(c, b); err != nil {
+	var theirs neighbourTime
+	if err := readVersion(c); err != nil {
 		return fail(err)
 	}
-	if b[0] != version {
-		return fail(fmt.Errorf("the other side speaks version %d, this is %d", b[0], version))
-	}
 	if dialled {
-		n := int(binary.BigEndian.Uint16(b[1:]))
-		if n > MaxHello {
-			return fail(fmt.Errorf("hello of %d bytes, at most %d", n, MaxHello))
-		}
-		hello = make([]byte, n)
-		if _, err := io.ReadFull(c, hello); err != nil {
+		var err error
+		if theirs, hello, err = readHello(c); err != nil {
 			return fail(err)
 		}
 	}
@@ -147,6 +146,56 @@ func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte
 		return fail(ctx.Err())
 	}
 	l := newLink(w, peer, dialled)
-	l.hello, l.in, l.out = hello, in, out
+	l.hello, l.time, l.in, l.out = hello, theirs, in, out
 	return l, nil
 }
+
+// readVersion reads the first of an other side's first bytes.
+func readVersion(c io.Reader) error {
+	var b [1]byte
+	if _, err := io.ReadFull(c, b[:]); err != nil {
+		return err
+	}
+	if b[0] != version {
+		return wrongVersion(b[0])
+	}
+	return nil
+}
+
+// readHello reads the rest of an acceptor's first bytes.
+func readHello(c io.Reader) (theirs neighbourTime, hello []byte, err error) {
+	var b [firstSize - 1]byte
+	if _, err := io.ReadFull(c, b[:]); err != nil {
+		return theirs, nil, err
+	}
+	s, n := binary.BigEndian.Uint64(b[:]), int(binary.BigEndian.Uint16(b[8:]))
+	if s > maxTime {
+		return theirs, nil, fmt.Errorf("time %d is beyond the year 9999", s)
+	}
+	if n > MaxHello {
+		return theirs, nil, fmt.Errorf("hello of %d bytes, at most %d", n, MaxHello)
+	}
+	hello = make([]byte, n)
+	if _, err := io.ReadFull(c, hello); err != nil {
+		return theirs, nil, err
+	}
+	return neighbourTime{time.Unix(int64(s), 0), window.Clock()}, hello, nil
+}
+
+// maxTime keeps times from the network far from where time arithmetic
+// overflows: the year 9999.
+const maxTime = 253402300799
+
+// neighbourTime is what the other side's clock showed, and when that was.
+type neighbourTime struct {
+	shown time.Time
+	at    time.Duration // on the clock of package window
+}
+
+// Time returns what the acceptor's clock shows now, for the side that dialled.
+// It is the acceptor's word.
+func (l *Link) Time() time.Time { return l.time.shown.Add(window.Clock() - l.time.at) }
+
+// ClockAhead returns by how much this computer's clock is ahead of the
+// acceptor's, to some seconds; below 0 when it is behind.
+func (l *Link) ClockAhead() time.Duration { return time.Now().Round(0).Sub(l.Time()) }

@@ -112,10 +112,12 @@ func TestDialRefusesWhoeverIsNotTheRelay(t *testing.T) {
 func TestAnotherVersionIsRefusedByBothSides(t *testing.T) {
 	id, cert := somebody(t)
 	for name, first := range map[string]string{
-		"speaks version 1":    "\x01\x00\x00",
-		"hello of 8193 bytes": "\x03\x20\x01",
-		"EOF":                 "\x03",
-		"unexpected EOF":      "\x03\x00\x05hell",
+		"speaks version 1 ":             "\x01\x00\x00",
+		"speaks version 255 ":           "\xff",
+		"hello of 8193 bytes":           "\x04\x00\x00\x00\x00\x00\x00\x00\x00\x20\x01",
+		"beyond the year 9999":          "\x04\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+		"closes the connection at once": "\x04",
+		"closes the connection at":      "\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05hell",
 	} {
 		err := handshake(t, id, func(conn net.Conn) {
 			s := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{cert}})

@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 const (
@@ -39,6 +41,8 @@ type wire struct {
 	buf      *[readSize]byte // nil when it holds nothing
 	from, to int             // what of buf is unread
 	left     int             // of a TLS record that Read has begun
+
+	heard atomic.Int64 // when bytes last came, on the clock of package window
 }
 
 func newWire(c net.Conn) *wire {
@@ -76,6 +80,9 @@ func (w *wire) more(n int) error {
 	}
 	k, err := w.poll.read(&w.buf, w.to)
 	w.to += k
+	if k > 0 {
+		w.heard.Store(int64(window.Clock()))
+	}
 	return err
 }
 

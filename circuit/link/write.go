@@ -40,7 +40,7 @@ var batches = sync.Pool{New: func() any { return new(batch) }}
 func (l *Link) flushOut() {
 	l.mu.Lock()
 	if l.limit != nil || !l.wire.poll.direct() {
-		if l.sched.hurries() {
+		if l.sched.hurries() || l.alive.due {
 			select {
 			case l.hurry <- struct{}{}:
 			default:
@@ -131,7 +131,7 @@ func (l *Link) await() *batch {
 }
 
 // waits reports whether there is something to write. Caller holds mu.
-func (l *Link) waits() bool { return len(l.control) > 0 || !l.sched.empty() }
+func (l *Link) waits() bool { return l.alive.due || len(l.control) > 0 || !l.sched.empty() }
 
 // begin makes the caller the one who writes, unless somebody is or there is
 // nothing. Caller holds mu.
@@ -176,6 +176,10 @@ func (l *Link) gather(all bool) *batch {
 	for _, c := range b.touched[:b.m] {
 		c.touched, c.report = false, c.sent
 	}
+	if l.alive.due && len(b.control) == 0 && b.n == 0 {
+		b.control = cell.AppendKeepalive(b.control)
+	}
+	l.alive.due = false
 	return b
 }
 

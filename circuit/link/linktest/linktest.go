@@ -38,6 +38,7 @@ type lane struct {
 	packets []packet
 	unread  int
 	free    time.Time // when the wire has sent all before
+	lossy   time.Time // until when what is sent is lost, and repeated
 	shut    bool      // no more is written
 	dead    bool      // nobody reads
 	read    deadline
@@ -115,13 +116,31 @@ func (l *lane) send(b []byte) {
 	if l.shape.Rate > 0 {
 		l.free = l.free.Add(time.Duration(float64(len(b)) / l.shape.Rate * 1e9))
 	}
-	due := l.free.Add(l.shape.Delay)
+	due := l.repeated(l.free).Add(l.shape.Delay)
 	l.packets = append(l.packets, packet{due, b})
 	l.unread += len(b)
 	if wait := due.Sub(now); wait > 0 {
 		time.AfterFunc(wait, l.wake)
 	} else {
 		l.changed.Broadcast()
+	}
+}
+
+// repeated returns when what TCP sends at at is sent for the last time: again
+// and again until it is not lost, after twice as long each time.
+func (l *lane) repeated(at time.Time) time.Time {
+	for wait := 200*time.Millisecond + 2*l.shape.Delay; at.Before(l.lossy); wait *= 2 {
+		at = at.Add(wait)
+	}
+	return at
+}
+
+// Lose has a wire, of which c is an end, lose all that is sent on it for d.
+func Lose(c net.Conn, d time.Duration) {
+	for _, l := range []*lane{c.(*end).in, c.(*end).out} {
+		l.mu.Lock()
+		l.lossy = time.Now().Add(d)
+		l.mu.Unlock()
 	}
 }
 
