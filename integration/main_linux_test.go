@@ -19,7 +19,13 @@ import (
 
 // Everything here runs in a network namespace of its own. The programs are
 // built, and what is missing is installed, before it is entered.
-func TestMain(m *testing.M) { netns.Tests(suite{m}, build) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(seatVariable); dir != "" {
+		fmt.Fprintln(os.Stderr, takeSeat(dir, os.Args[1]))
+		os.Exit(1)
+	}
+	netns.Tests(suite{m}, build)
+}
 
 // binVariable tells where the programs are.
 const binVariable = "SHOAL_TEST_BIN"

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/integration/torrent"
@@ -60,7 +59,7 @@ func startAria2(ctx context.Context, c Config) (Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &aria2{config: c, process: p, url: "http://" + rpc.String() + "/jsonrpc", client: http.Client{Timeout: 10 * time.Second}}
+	a := &aria2{config: c, process: p, url: "http://" + rpc.String() + "/jsonrpc", client: c.http()}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	err = process.Until(ctx, startPoll, func() (bool, error) {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -49,6 +51,15 @@ type Config struct {
 	// `shoal run --publish PORT --`, when the client's control port is PORT, 0 for
 	// none. nil: the client is started as it is.
 	Under func(port uint16) []string
+
+	// Dial connects to the client's control port, which is on another host then.
+	// nil: as usual. qBittorrent, Transmission and aria2 have it.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// http returns what speaks to the client's control port.
+func (c Config) http() http.Client {
+	return http.Client{Timeout: controlTimeout, Transport: &http.Transport{DialContext: c.Dial}}
 }
 
 // Downloads returns the folder where payloads are.
@@ -108,6 +119,9 @@ var All = []Kind{QBittorrent, Transmission, Aria2, RTorrent, Deluge}
 // startTimeout bounds the start of a client that is given no deadline; a busy
 // machine with two cores takes a few seconds for those written in Python.
 const startTimeout = 30 * time.Second
+
+// controlTimeout bounds one question to a client.
+const controlTimeout = 10 * time.Second
 
 // startPoll is how often a client that starts is asked if it has.
 const startPoll = 20 * time.Millisecond

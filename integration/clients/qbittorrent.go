@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/integration/torrent"
@@ -59,7 +58,7 @@ func startQBittorrent(ctx context.Context, c Config) (Client, error) {
 		config:  c,
 		process: p,
 		api:     "http://" + web.String() + "/api/v2/",
-		client:  http.Client{Timeout: 10 * time.Second},
+		client:  c.http(),
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

@@ -6,9 +6,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/integration/torrent"
@@ -66,15 +66,23 @@ func startTransmission(ctx context.Context, c Config) (Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &transmission{config: c, process: p, url: "http://" + rpc.String() + "/transmission/rpc", client: http.Client{Timeout: 10 * time.Second}}
+	t, err := TransmissionAt(ctx, rpc, p, c)
+	if err != nil {
+		p.Kill()
+	}
+	return t, err
+}
+
+// TransmissionAt returns the daemon that p is, whose RPC is at rpc, once it answers.
+func TransmissionAt(ctx context.Context, rpc netip.AddrPort, p *process.Process, c Config) (Client, error) {
+	t := &transmission{config: c, process: p, url: "http://" + rpc.String() + "/transmission/rpc", client: c.http()}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	err = process.Until(ctx, startPoll, func() (bool, error) {
+	err := process.Until(ctx, startPoll, func() (bool, error) {
 		err := t.call(ctx, "session-get", nil, nil)
 		return err == nil, err
 	}, p)
 	if err != nil {
-		p.Kill()
 		return nil, fmt.Errorf("transmission: %w", err)
 	}
 	return t, nil
