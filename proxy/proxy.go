@@ -54,6 +54,8 @@ type Config struct {
 	// no entry relay. The tracker then sees this computer's address.
 	BootstrapDirect bool
 
+	Program string // version of the program, for the status page
+
 	Log *slog.Logger // nil: slog.Default
 }
 
@@ -392,7 +394,7 @@ type source struct{ *Sidecar }
 // Status implements status.Source.
 func (p source) Status() status.Status {
 	p.mu.Lock()
-	s := status.Status{Ready: p.ready, Why: p.why, Hops: p.cfg.Hops}
+	s := status.Status{Version: p.cfg.Program, Ready: p.ready, Why: p.why, Hops: p.cfg.Hops}
 	if time.Since(p.warned) < time.Hour {
 		s.Warnings = append(s.Warnings, `A client announces but keeps its peers out of the proxy: tick "Use proxy for peer connections" in its settings.`)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"syscall"
 )
 
 // Error is a file of the state folder that could not be read or written.
@@ -100,6 +101,8 @@ func remedy(err error) string {
 		return "Free some space on that disk"
 	case readOnly(err):
 		return "That file system is read-only: name another folder with --state"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "Name another folder with --state"
 	case errors.Is(err, fs.ErrPermission):
 		return "Make the folder and its files yours, or name another folder with --state"
 	}

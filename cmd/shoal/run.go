@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/urfave/cli/v2"
 
 	folder "github.com/shoal-p2p/shoal/circuit/state"
+	"github.com/shoal-p2p/shoal/cmd/internal/program"
 	"github.com/shoal-p2p/shoal/proxy"
 	"github.com/shoal-p2p/shoal/proxy/netns"
 )
@@ -25,57 +28,55 @@ whose only interface ends in the sidecar, so nothing can bypass it.
 --publish forwards a port of this machine to COMMAND, for its web interface.
 
 Example: shoal run --network network.json --publish 9091 -- transmission-daemon -f`,
-	Flags: []cli.Flag{
+	Flags: append([]cli.Flag{
 		networkFlag, trackerFlag, sourceFlag,
 		&cli.StringFlag{Name: "state", Usage: "`DIR` for keys and saved state, readable by you only", DefaultText: "the first unused of shoal/run/1, 2, … in your configuration folder"},
 		&cli.StringSliceFlag{Name: "publish", Usage: "port of this machine to forward to the command, as `[HOST:]PORT[:CLIENTPORT]`, e.g. 9091; repeat for several"},
 		&cli.StringFlag{Name: "status", Usage: "`IP:PORT` of the status page, a loopback address", Value: "127.0.0.1:0", DefaultText: "a free port, printed"},
-		&cli.IntFlag{Name: "hops", Usage: "`NUMBER` of your own relays on each circuit, 1 to 4", Value: proxy.DefaultHops},
-		&cli.BoolFlag{Name: "bootstrap-direct", Usage: "if the network has no entry relays, dial a tracker at the first start; the tracker then sees your address"},
-		verboseFlag,
-	},
+		hopsFlag, bootstrapFlag,
+	}, program.LogFlags...),
 	Action: run,
 }
 
 // maxRuns is how many commands at once find a state folder of their own.
 const maxRuns = 64
 
+// severalRuns is how to run a second command beside the first: by default each
+// finds a state folder and a status port of its own.
+var severalRuns = program.Several{What: "sidecar", Flags: []string{"--state DIR", "--status 127.0.0.1:1083"}}
+
 func run(c *cli.Context) error {
 	command := c.Args().Slice()
 	if len(command) == 0 {
-		return &exitError{2, errors.New("run: no command: shoal run [flags] -- COMMAND")}
+		return program.Usagef("no command to run: see shoal run --help")
 	}
-	n, err := network(c)
+	cfg, err := sidecar(c)
 	if err != nil {
 		return err
 	}
-	cfg := proxy.Config{Network: n, Status: c.String("status"), Hops: c.Int("hops"), NoSOCKS: true, BootstrapDirect: c.Bool("bootstrap-direct"), Log: logger(c)}
-	if cfg.Source, err = source(c); err != nil {
-		return err
-	}
+	cfg.NoSOCKS = true
 	var publish []netns.Publish
 	for _, s := range c.StringSlice("publish") {
 		p, err := netns.ParsePublish(s)
 		if err != nil {
-			return &exitError{2, fmt.Errorf("--publish: %w", err)}
+			return program.Usagef("--publish: %w", err)
 		}
 		publish = append(publish, p)
 	}
+	// The command's signals, not the sidecar's: netns.Run passes them on.
+	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	p, err := openRun(cfg, c.String("state"))
-	if errors.Is(err, proxy.ErrUsage) {
-		return &exitError{2, err}
-	}
 	if err != nil {
-		return err
+		return refused(c, err, severalRuns)
 	}
 	fmt.Fprintf(os.Stderr, "shoal: status page: %s\n", p.StatusURL())
-	// Signals are the command's: netns.Run passes them on.
-	code, err := p.Command(context.WithoutCancel(c.Context), netns.Config{Command: command, Publish: publish})
+	code, err := p.Command(context.WithoutCancel(ctx), netns.Config{Command: command, Publish: publish})
 	if err != nil {
 		if code == 0 {
 			code = 1
 		}
-		return &exitError{code, err}
+		return &program.Error{Code: code, Err: err}
 	}
 	os.Exit(code)
 	return nil
@@ -90,7 +91,7 @@ func openRun(cfg proxy.Config, dir string) (*proxy.Sidecar, error) {
 	}
 	base := defaultState("run")
 	if base == "" {
-		return nil, &exitError{2, errors.New("--state: this system names no folder for configuration; say one")}
+		return nil, errNoState
 	}
 	var err error
 	for i := range maxRuns {

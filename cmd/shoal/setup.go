@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shoal-p2p/shoal/cmd/internal/program"
 	"github.com/shoal-p2p/shoal/proxy"
 	"github.com/shoal-p2p/shoal/proxy/doctor"
 	"github.com/shoal-p2p/shoal/proxy/setup"
@@ -32,24 +33,8 @@ var accessFlags = []cli.Flag{
 func access(c *cli.Context) (setup.Access, error) {
 	a := setup.Access{Config: c.String("config"), URL: c.String("url"), User: c.String("login")}
 	var err error
-	a.Password, err = passwordFile(c.String("login-password-file"))
+	a.Password, err = program.PasswordFile(c, "login-password-file")
 	return a, err
-}
-
-// passwordFile returns the password in a file, "" for no file.
-func passwordFile(name string) (string, error) {
-	if name == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return "", err
-	}
-	p := strings.TrimSpace(string(b))
-	if p == "" {
-		return "", fmt.Errorf("%s: no password in it", name)
-	}
-	return p, nil
 }
 
 var setupCommand = &cli.Command{
@@ -60,17 +45,13 @@ is changed through its own interface, a stopped one in its settings file. --undo
 restores the previous settings.
 
 Example: shoal setup qbittorrent`,
-	HideHelpCommand: true,
 	Subcommands: []*cli.Command{
 		setupClient(setup.QBittorrent, "use the sidecar's SOCKS5 proxy for everything; turn the DHT off"),
 		setupClient(setup.Deluge, "use the sidecar's SOCKS5 proxy for trackers, peers and names; turn the DHT off"),
 		setupClient(setup.Transmission, "prepare it for shoal run, which it needs because it has no SOCKS setting for peers"),
 	},
 	Action: func(c *cli.Context) error {
-		if name := c.Args().First(); name != "" {
-			return &exitError{2, fmt.Errorf("setup: no client %q: there are qbittorrent, deluge and transmission", name)}
-		}
-		return &exitError{2, errors.New("setup: which client? qbittorrent, deluge or transmission")}
+		return program.Usage(errors.New("specify a client: shoal setup qbittorrent, deluge or transmission"))
 	},
 }
 
@@ -89,15 +70,12 @@ func setupClient(name setup.Client, what string) *cli.Command {
 		}, flags...)
 	}
 	return &cli.Command{
-		Name: string(name), Usage: what, Flags: flags, OnUsageError: usage,
+		Name: string(name), Usage: what, Flags: flags,
 		Action: func(c *cli.Context) error { return runSetup(c, name) },
 	}
 }
 
 func runSetup(c *cli.Context, name setup.Client) error {
-	if c.Args().Present() {
-		return &exitError{2, fmt.Errorf("setup %s: what is %q? flags start with --", name, c.Args().First())}
-	}
 	dir, err := state(c)
 	if err != nil {
 		return err
@@ -153,11 +131,11 @@ func wanted(c *cli.Context) (setup.Want, error) {
 	if w.SOCKS, err = socksAddr(c); err != nil {
 		return w, err
 	}
-	if w.Password, err = passwordFile(c.String("socks-password-file")); err != nil {
+	if w.Password, err = program.PasswordFile(c, "socks-password-file"); err != nil {
 		return w, err
 	}
 	if w.Password != "" && w.User == "" {
-		return w, &exitError{2, errors.New("--socks-password-file: say --socks-user too, any name")}
+		return w, program.Usage(errors.New("--socks-password-file: say --socks-user too, any name"))
 	}
 	return w, nil
 }
@@ -170,7 +148,7 @@ func socksAddr(c *cli.Context) (netip.AddrPort, error) {
 	}
 	a, err := netip.ParseAddrPort(s)
 	if err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {
-		return a, &exitError{2, fmt.Errorf("--socks: %q is not an address with a port, as %s", s, proxy.DefaultSOCKS)}
+		return a, program.Usage(fmt.Errorf("--socks: %q is not an address with a port, as %s", s, proxy.DefaultSOCKS))
 	}
 	return a, nil
 }
@@ -223,9 +201,6 @@ Exit status: 0 no leak, 1 a leak or an incomplete check, 2 usage error.`,
 }
 
 func runDoctor(c *cli.Context) error {
-	if c.Args().Present() {
-		return &exitError{2, fmt.Errorf("doctor: what is %q? flags start with --", c.Args().First())}
-	}
 	cfg := doctor.Config{Status: c.String("status")}
 	if !strings.Contains(cfg.Status, "://") {
 		cfg.Status = "http://" + cfg.Status
@@ -241,7 +216,7 @@ func runDoctor(c *cli.Context) error {
 		return err
 	}
 	if cfg.Access != (setup.Access{}) && len(cfg.Clients) != 1 {
-		return &exitError{2, errors.New("--config, --url and --login are about one client: say which with --client")}
+		return program.Usage(errors.New("--config, --url and --login are about one client: say which with --client"))
 	}
 	ctx, cancel := context.WithTimeout(c.Context, askTimeout)
 	defer cancel()
@@ -277,7 +252,7 @@ next:
 				continue next
 			}
 		}
-		return nil, &exitError{2, fmt.Errorf("--client: no client %q: there are qbittorrent, deluge and transmission", name)}
+		return nil, program.Usage(fmt.Errorf("--client: no client %q: there are qbittorrent, deluge and transmission", name))
 	}
 	return out, nil
 }

@@ -39,8 +39,8 @@ import (
 // MaxBlock is the greatest Block.
 const MaxBlock = 11
 
-// maxMembers bounds each kind: the number is a byte of an address.
-const maxMembers = 250
+// MaxMembers bounds each kind: the number is a byte of an address.
+const MaxMembers = 250
 
 const (
 	// DefaultReady is how long a network may take to carry traffic.
@@ -103,8 +103,8 @@ func (c Config) hops(sidecar int) (n int, set bool) {
 // Check says what is wrong with c, with ErrUsage or ErrTooFewRelays inside.
 func (c Config) Check() error {
 	for _, n := range []int{c.Trackers, c.Relays, c.Sidecars} {
-		if n < 0 || n > maxMembers {
-			return fmt.Errorf("testnet: %w: %d of a kind, want 0 to %d", ErrUsage, n, maxMembers)
+		if n < 0 || n > MaxMembers {
+			return fmt.Errorf("testnet: %w: %d of a kind, want 0 to %d", ErrUsage, n, MaxMembers)
 		}
 	}
 	if c.Trackers < 1 {
@@ -248,7 +248,7 @@ func Start(ctx context.Context, c Config) (n *Net, err error) {
 		Network: filepath.Join(c.State, "network.json"),
 		Relays:  []*Relay{}, Sidecars: []*Sidecar{}, // as JSON lists, also when empty
 		config: c,
-		ended:  make(chan string, 3*maxMembers),
+		ended:  make(chan string, 3*MaxMembers),
 	}
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("testnet: %w", err), n.Close())

@@ -24,6 +24,7 @@ import (
 
 // Status is the sidecar's state, in the form of /status.json.
 type Status struct {
+	Version  string            `json:"version"`   // of the program
 	Ready    bool              `json:"ready"`     // a client's traffic can be carried
 	Why      string            `json:"why"`       // why not, or not well: one sentence for the user
 	Hops     int               `json:"hops"`      // own relays on each side, as configured

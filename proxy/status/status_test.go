@@ -24,6 +24,7 @@ func (f fixed) Status() Status { return Status(f) }
 
 func full() fixed {
 	return fixed{
+		Version:  "1.2.3, commit abc",
 		Ready:    true,
 		Hops:     2,
 		Circuits: []Circuit{{"tracker", 3, "open"}, {"peer", 3, "open"}, {"inbound", 3, "building"}, {"peer", 3, "open"}},
@@ -50,7 +51,7 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 	var c Counters
 	c.Add(WebSeed)
 	got := request(NewServer(full(), &c), "GET", "/status.json")
-	want := `{"ready":true,"why":"","hops":2,"circuits":[` +
+	want := `{"version":"1.2.3, commit abc","ready":true,"why":"","hops":2,"circuits":[` +
 		`{"use":"inbound","hops":3,"state":"building"},{"use":"peer","hops":3,"state":"open"},{"use":"peer","hops":3,"state":"open"},{"use":"tracker","hops":3,"state":"open"}],` +
 		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,` +
 		`"not_bittorrent":0,"not_proxied":0,"password":0,"silent":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
@@ -58,7 +59,7 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got.Body, want)
 	}
 	empty := request(NewServer(fixed{}, &c), "GET", "/status.json").Body.String()
-	if !strings.HasPrefix(empty, `{"ready":false,"why":"","hops":0,"circuits":[],"streams":0,"bytes_in":0,"bytes_out":0,"refused":{`) {
+	if !strings.HasPrefix(empty, `{"version":"","ready":false,"why":"","hops":0,"circuits":[],"streams":0,"bytes_in":0,"bytes_out":0,"refused":{`) {
 		t.Errorf("nothing yet: %s", empty)
 	}
 }
@@ -175,6 +176,7 @@ func TestThePageShowsStateInWords(t *testing.T) {
 	for _, want := range []string{
 		"Ready", "2.0 MB/s", "1.5 KB/s", "1.2 MB so far", "To peers", "Where peers find us", "To trackers", "building",
 		Web.Text(), BitTorrent.Text(), "Refused so far: 3", `tick &#34;Use proxy for peer connections&#34;`, "<polyline",
+		"Shoal 1.2.3, commit abc.",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q on the page", want)

@@ -1,0 +1,4 @@
+package program
+
+// outliveReader does nothing: Windows has no SIGPIPE.
+func outliveReader() {}
