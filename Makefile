@@ -3,7 +3,15 @@
 
 GO ?= go
 export CGO_ENABLED = 0
-BUILD = $(GO) build -trimpath -ldflags="-s -w"
+BUILD = $(GO) build -trimpath -buildvcs=false -ldflags="-s -w $(STAMP)"
+
+# What --version prints: the commit, its date, and whether files differ from it.
+# They come from git or, in an archive that git made, from .commit. The same
+# source and Go make the same programs, byte for byte.
+COMMIT := $(shell if test -e .git; then git log -1 --format='%H %ct' && { git diff --quiet HEAD || echo +changes; }; \
+	else grep -v Format .commit; fi 2>/dev/null)
+VERSION = -X github.com/shoal-p2p/shoal/cmd/internal/version
+STAMP = $(VERSION).commit=$(word 1,$(COMMIT)) $(VERSION).date=$(word 2,$(COMMIT)) $(VERSION).changes=$(word 3,$(COMMIT))
 
 build: go
 	$(BUILD) -o bin/ ./cmd/shoal ./cmd/shoal-tracker

@@ -12,10 +12,11 @@ import (
 // Number is the version of this source.
 const Number = "0.1.0"
 
-// Set by make build. Both are empty in a program that plain go build made.
+// Set by make build. All are empty in a program that plain go build made.
 var (
-	commit string // abbreviated hash, with "+changes" if files differed from it
-	date   string // of the commit, Unix seconds
+	commit  string // hash
+	date    string // of the commit, Unix seconds
+	changes string // "+changes" if files differed from the commit
 )
 
 // commitLength is how much of a commit's hash is shown.
@@ -24,42 +25,41 @@ const commitLength = 12
 // Full returns the version with commit and date, e.g.
 // "0.1.0, commit 1a2b3c4d5e6f of 2026-12-01".
 func Full() string {
-	c, d := commit, time.Time{}
+	if info, ok := debug.ReadBuildInfo(); ok && commit == "" {
+		return format(recorded(info))
+	}
+	var d time.Time
 	if seconds, err := strconv.ParseInt(date, 10, 64); err == nil {
 		d = time.Unix(seconds, 0)
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && c == "" {
-		c, d = recorded(info)
-	}
-	return format(c, d)
+	return format(commit, d, changes)
 }
 
 // recorded returns what the go command knew when it built this program: nothing
 // outside a checkout.
-func recorded(info *debug.BuildInfo) (commit string, date time.Time) {
-	changed := false
+func recorded(info *debug.BuildInfo) (commit string, date time.Time, changes string) {
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			commit = s.Value[:min(len(s.Value), commitLength)]
+			commit = s.Value
 		case "vcs.time":
 			date, _ = time.Parse(time.RFC3339, s.Value)
 		case "vcs.modified":
-			changed = s.Value == "true"
+			if s.Value == "true" {
+				changes = "+changes"
+			}
 		}
 	}
-	if commit != "" && changed {
-		commit += "+changes"
-	}
-	return commit, date
+	return commit, date, changes
 }
 
-func format(commit string, date time.Time) string {
-	switch {
-	case commit == "":
+func format(commit string, date time.Time, changes string) string {
+	if commit == "" {
 		return Number + ", commit unknown"
-	case date.IsZero():
-		return Number + ", commit " + commit
 	}
-	return Number + ", commit " + commit + " of " + date.UTC().Format(time.DateOnly)
+	s := Number + ", commit " + commit[:min(len(commit), commitLength)] + changes
+	if !date.IsZero() {
+		s += " of " + date.UTC().Format(time.DateOnly)
+	}
+	return s
 }

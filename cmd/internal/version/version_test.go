@@ -25,8 +25,8 @@ func TestVersionNamesTheCommitThatGoRecorded(t *testing.T) {
 }
 
 func TestVersionNamesTheCommitThatWasStamped(t *testing.T) {
-	defer func(c, d string) { commit, date = c, d }(commit, date)
-	commit, date = "1a2b3c4d5e6f+changes", "1796169600"
+	defer func(c, d, e string) { commit, date, changes = c, d, e }(commit, date, changes)
+	commit, date, changes = "1a2b3c4d5e6f70819203a4b5c6d7e8f901234567", "1796169600", "+changes"
 	if got, want := Full(), Number+", commit 1a2b3c4d5e6f+changes of 2026-12-02"; got != want {
 		t.Errorf("Full() = %q, want %q", got, want)
 	}
