@@ -165,7 +165,7 @@ func TestRelayPublishesIsTriedAndListed(t *testing.T) {
 		r, said, stop := startRelay(t, networkOf(tr), relay.Config{State: dir})
 		said.wait(t, "is reachable from outside")
 		k := follow(t, newClient(t), tr, func(k *directory.Keeper) bool { _, ok := k.Relay(r.ID()); return ok })
-		if got, _ := k.Relay(r.ID()); got.Addr != r.Addr() || got.Weight == 0 || got.Weight > directory.FirstWeight {
+		if got, _ := k.Relay(r.ID()); got.Addr != r.Where().Addr || got.Weight == 0 || got.Weight > directory.FirstWeight {
 			t.Errorf("listed at %v with weight %d", got.Addr, got.Weight)
 		}
 		if _, err := relay.New(relay.Config{Network: networkOf(tr), State: dir, Listen: "127.0.0.1:0"}); !errors.Is(err, state.ErrInUse) {
@@ -209,14 +209,16 @@ func TestRelayThatCannotBeReachedIsToldAndNotListed(t *testing.T) {
 }
 
 func TestRelayWithAnAddressOfAnotherNetworkIsTold(t *testing.T) {
-	cfg := tracker.Config{State: t.TempDir(), Listen: "127.0.0.1:0", Log: slog.New(slog.DiscardHandler)}
-	tr, err := tracker.New(cfg) // no test network
+	cfg := tracker.Config{State: t.TempDir(), Listen: "127.0.0.1:0", Advertise: netip.MustParseAddrPort("9.9.9.1:0"), Log: slog.New(slog.DiscardHandler)}
+	tr, err := tracker.New(cfg) // a public network
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, tr.Run)
-	_, said, _ := startRelay(t, networkOf(tr.Link().Tracker), relay.Config{Advertise: netip.MustParseAddrPort("10.0.0.1:9001")})
-	said.wait(t, "does not take this relay")
+	at := tr.Link().Tracker
+	at.Addr = netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), at.Addr.Port())
+	_, said, _ := startRelay(t, networkOf(at), relay.Config{Advertise: netip.MustParseAddrPort("10.0.0.1:9001")})
+	said.wait(t, "does not take this relay: it has no address")
 }
 
 // seal makes the record of a member of the swarm of hash at tr, and its name there.

@@ -7,7 +7,6 @@ package relay
 
 import (
 	"context"
-	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -37,7 +36,7 @@ type Config struct {
 	Network   directory.Network
 	State     string         // folder of the keys and views, made 0700
 	Listen    string         // address and port to accept links on
-	Advertise netip.AddrPort // where others reach it; zero: where it listens
+	Advertise netip.AddrPort // where others reach it; an address or port left out is found out
 	Source    netip.Addr     // address to dial from; zero: the system's choice
 
 	Rate    uint64     // bytes a second that it offers; 0 means 12.5 MB/s, or Limit when that is less
@@ -61,12 +60,15 @@ type Relay struct {
 	client *circuit.Client
 	links  *link.Pool
 	ln     net.Listener
-	addr   netip.AddrPort
 	locked *os.File // the state folder's
 
-	mu      sync.Mutex
-	hello   []byte        // guarded by mu: the descriptor as published
-	rotated chan struct{} // guarded by mu: closes when hello has a new onion key
+	mu    sync.Mutex
+	hello []byte                  // guarded by mu: the descriptor as published
+	renew chan struct{}           // guarded by mu: closes when trackers are to be told at once
+	place hop.Place               // guarded by mu; Seen is kept in seen
+	seen  map[onion.ID]netip.Addr // guarded by mu: where each tracker last saw this relay; in memory only
+	found hop.Found               // guarded by mu: where others reach it
+	moved time.Time               // guarded by mu: when that last changed
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
@@ -84,7 +86,7 @@ func New(cfg Config) (_ *Relay, err error) {
 	if err := cfg.Network.Check(); err != nil {
 		return nil, err
 	}
-	r := &Relay{cfg: cfg, rotated: make(chan struct{})}
+	r := &Relay{cfg: cfg, renew: make(chan struct{}), seen: make(map[onion.ID]netip.Addr)}
 	if r.locked, err = state.Lock(cfg.State); err != nil {
 		return nil, err
 	}
@@ -135,9 +137,11 @@ func New(cfg Config) (_ *Relay, err error) {
 		Budget:  window.NewBudget(directory.MaxView / cell.FrameSize),
 		Hello:   directory.Hello,
 	})
-	if r.ln, r.addr, err = hop.Listen(cfg.Listen, cfg.Advertise); err != nil {
+	r.place = place(cfg)
+	if r.ln, r.place.Listen, err = hop.Listen(cfg.Listen); err != nil {
 		return nil, err
 	}
+	r.found = r.place.Find()
 	if err := r.describe(); err != nil {
 		return nil, err
 	}
@@ -161,21 +165,6 @@ func (r *Relay) Close() error {
 	return r.keys.SaveReplays(r.server)
 }
 
-// Name makes the keys in cfg.State, if there are none, and returns how network
-// files call the relay: ID@ADDR.
-func Name(cfg Config) (string, error) {
-	keys, err := hop.OpenKeys(cfg.State)
-	if err != nil {
-		return "", err
-	}
-	ln, addr, err := hop.Listen(cfg.Listen, cfg.Advertise)
-	if err != nil {
-		return "", err
-	}
-	ln.Close()
-	return fmt.Sprintf("%v@%v", onion.ID(keys.Identity.Public().(ed25519.PublicKey)), addr), nil
-}
-
 // meetingMemory is what stream windows at this meeting point may promise
 // above their floor, bytes.
 const meetingMemory = 512 << 20
@@ -183,8 +172,12 @@ const meetingMemory = 512 << 20
 // ID returns the relay's identity.
 func (r *Relay) ID() onion.ID { return r.server.ID() }
 
-// Addr returns where others reach it.
-func (r *Relay) Addr() netip.AddrPort { return r.addr }
+// Where returns where others reach it, as far as is known.
+func (r *Relay) Where() hop.Found {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.found
+}
 
 // Counters returns the hop's counters.
 func (r *Relay) Counters() *hop.Counters { return &r.server.Counters }
@@ -220,10 +213,11 @@ var zeros [cell.MaxEcho]byte
 func (r *Relay) Run(ctx context.Context) error {
 	defer r.release()
 	ctx, cancel := context.WithCancel(ctx)
+	r.sayWhere()
 	var wg sync.WaitGroup
 	wg.Go(func() { r.links.Run(ctx) })
 	wg.Go(func() { r.keeper.Follow(ctx, r.client, false, r.nextTracker) })
-	wg.Go(func() { r.keepKeys(ctx) })
+	wg.Go(func() { r.keepDescriptor(ctx) })
 	for _, t := range r.trackers() {
 		wg.Go(func() { r.publish(ctx, t) })
 	}
@@ -250,138 +244,4 @@ func (r *Relay) nextTracker(asked []onion.ID) (path.Relay, bool) {
 		}
 	}
 	return path.Relay{}, false
-}
-
-// descriptor returns what the relay says of itself now.
-func (r *Relay) descriptor() []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.hello
-}
-
-func (r *Relay) describe() error {
-	d := &directory.Descriptor{
-		ID: r.ID(), Published: time.Now().Add(r.keeper.ClockError()).Unix(), Addrs: []netip.AddrPort{r.addr},
-		Keys: []onion.PublicKey{r.keys.Current()}, Rate: r.cfg.Rate, Family: r.cfg.Family,
-		Contact: r.cfg.Contact, Program: r.cfg.Program,
-	}
-	if err := d.Sign(r.keys.Identity); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	r.hello = d.Append(nil)
-	r.mu.Unlock()
-	return nil
-}
-
-const (
-	keysEvery    = time.Minute // between looks whether an onion key has had its day
-	describeTime = time.Hour   // how old the descriptor's time may become
-)
-
-// keepKeys rotates the onion keys, and keeps the descriptor of now.
-func (r *Relay) keepKeys(ctx context.Context) {
-	tick := time.NewTicker(keysEvery)
-	defer tick.Stop()
-	described := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		fresh, err := r.keys.Rotate(time.Now())
-		if fresh || err == nil && time.Since(described) >= describeTime {
-			err = errors.Join(err, r.describe())
-			described = time.Now()
-		}
-		if err != nil {
-			r.cfg.Log.Error("onion keys", "err", err)
-			continue
-		}
-		if fresh {
-			r.cfg.Log.Info("a new onion key, as every day")
-			r.mu.Lock()
-			close(r.rotated)
-			r.rotated = make(chan struct{})
-			r.mu.Unlock()
-		}
-	}
-}
-
-const (
-	publishEvery   = time.Hour        // to a tracker that reaches this relay
-	publishRetry   = 30 * time.Second // to one that does not, or can't be reached
-	publishRefused = 10 * time.Minute // to one that takes it not
-	publishSoon    = time.Second      // after a tracker took it, until it has tried the relay; then longer
-)
-
-// publish tells one tracker of this relay, again when its onion key changes,
-// and says whenever it changes whether the tracker reaches it.
-func (r *Relay) publish(ctx context.Context, t path.Relay) {
-	const unsaid, silent directory.Standing = 0, 255
-	said := unsaid
-	soon := publishSoon
-	for {
-		r.mu.Lock()
-		rotated := r.rotated
-		r.mu.Unlock()
-		standing, err := r.tell(ctx, t)
-		if ctx.Err() != nil {
-			return
-		}
-		next := publishEvery
-		switch {
-		case err != nil:
-			standing, next = silent, publishRetry
-			if said != silent {
-				r.cfg.Log.Warn("a tracker could not be told of this relay; trying again", "tracker", t.ID, "every", publishRetry, "err", err)
-			}
-		case standing == directory.Untested:
-			next = soon
-			soon = min(2*soon, publishRetry)
-		case standing == directory.Unreachable:
-			next = publishRetry
-		case standing == directory.Rejected:
-			next = publishRefused
-		}
-		if standing != directory.Untested {
-			soon = publishSoon
-			if said != standing && err == nil {
-				r.report(t.ID, standing)
-			}
-			said = standing
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-rotated:
-		case <-time.After(next):
-		}
-	}
-}
-
-func (r *Relay) report(tracker onion.ID, s directory.Standing) {
-	switch s {
-	case directory.Reachable:
-		r.cfg.Log.Info("this relay is reachable from outside", "tracker", tracker)
-	case directory.Unreachable:
-		r.cfg.Log.Warn("this relay is NOT reachable from outside: open its port in the firewall and router, or set --advertise to the address that others see", "tracker", tracker, "address", r.addr)
-	case directory.Rejected:
-		r.cfg.Log.Error("the tracker does not take this relay: its address is not public, or this clock is wrong", "tracker", tracker, "address", r.addr)
-	}
-}
-
-func (r *Relay) tell(ctx context.Context, t path.Relay) (directory.Standing, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	c, answer, err := r.client.Request(ctx, circuit.Want{Use: circuit.ForTracker, Last: t, Direct: true},
-		cell.RequestPublish, r.descriptor(), 16)
-	if c != nil {
-		defer c.Close()
-	}
-	if err != nil {
-		return 0, err
-	}
-	return directory.ParseStanding(answer)
 }

@@ -114,20 +114,25 @@ func (b *book) poke() {
 // take notes a descriptor that a relay published and says how it stands.
 func (b *book) take(d *directory.Descriptor) directory.Standing {
 	now := b.now()
-	if d.Verify() != nil || d.CheckTime(now) != nil || d.CheckAddrs(&b.t.cfg.Network) != nil || d.ID == b.t.server.ID() {
-		return directory.Rejected
+	switch {
+	case d.Verify() != nil, d.ID == b.t.server.ID():
+		return directory.Invalid
+	case d.CheckAddrs(&b.t.cfg.Network) != nil:
+		return directory.WrongAddress
+	case d.CheckTime(now) != nil:
+		return directory.WrongTime
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	k := b.relays[d.ID]
 	if k == nil {
 		if len(b.relays) >= directory.MaxRelays && !b.makeRoom() {
-			return directory.Rejected
+			return directory.Full
 		}
 		k = &known{first: now, untested: true}
 		b.relays[d.ID] = k
 	} else if d.Published < k.d.Published {
-		return directory.Rejected
+		return directory.Outdated
 	}
 	if k.d == nil || !same(k.d, d) {
 		k.untested = true
@@ -198,6 +203,7 @@ func (b *book) run(ctx context.Context) {
 				failed = time.Now()
 			} else {
 				last = time.Now()
+				b.t.relink() // its entry relays are in the view now
 			}
 		}
 		select {
@@ -315,7 +321,7 @@ func (b *book) muchChanged() bool {
 func (b *book) self() (*directory.Descriptor, error) {
 	t := b.t
 	d := &directory.Descriptor{
-		ID: t.server.ID(), Published: b.now().Unix(), Addrs: []netip.AddrPort{t.addr},
+		ID: t.server.ID(), Published: b.now().Unix(), Addrs: []netip.AddrPort{t.found.Addr},
 		Keys: []onion.PublicKey{t.keys.Current()}, Program: t.cfg.Program,
 	}
 	return d, d.Sign(t.keys.Identity)

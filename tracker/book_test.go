@@ -28,7 +28,11 @@ func (c *clock) now() time.Time { return c.Time }
 // open returns a tracker that is not run, and the clock of its book.
 func open(t *testing.T, dir string, test bool) (*Tracker, *clock) {
 	t.Helper()
-	tr, err := New(Config{State: dir, Listen: "127.0.0.1:0", Network: directory.Network{Test: test}, Log: slog.New(slog.DiscardHandler)})
+	cfg := Config{State: dir, Listen: "127.0.0.1:0", Network: directory.Network{Test: test}, Log: slog.New(slog.DiscardHandler)}
+	if !test {
+		cfg.Advertise = netip.MustParseAddrPort("9.9.9.1:9000")
+	}
+	tr, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,23 +113,26 @@ func TestDescriptorsThatWouldHarmAreRefused(t *testing.T) {
 	forged.Rate++
 	strange := o.descriptor(t, now, outside)
 	strange.ID = newOwner(t).id()
-	for what, d := range map[string]*directory.Descriptor{
-		"another rate than signed":      forged,
-		"another's id":                  strange,
-		"a day old":                     o.descriptor(t, now.Add(-directory.DescriptorFor-time.Minute), outside),
-		"from the day after tomorrow":   o.descriptor(t, now.Add(48*time.Hour), outside),
-		"a private address":             o.descriptor(t, now, "10.1.2.3:9001"),
-		"loopback":                      o.descriptor(t, now, "127.0.0.1:9001"),
-		"a stand-in":                    o.descriptor(t, now, "198.18.0.1:9001"),
-		"the tracker's own":             (&owner{tr.keys.Identity, o.onion}).descriptor(t, now, outside),
-		"a private address inside IPv6": o.descriptor(t, now, "[64:ff9b::a01:203]:9001"),
+	for what, c := range map[string]struct {
+		d    *directory.Descriptor
+		want directory.Standing
+	}{
+		"another rate than signed":      {forged, directory.Invalid},
+		"another's id":                  {strange, directory.Invalid},
+		"a day old":                     {o.descriptor(t, now.Add(-directory.DescriptorFor-time.Minute), outside), directory.WrongTime},
+		"from the day after tomorrow":   {o.descriptor(t, now.Add(48*time.Hour), outside), directory.WrongTime},
+		"a private address":             {o.descriptor(t, now, "10.1.2.3:9001"), directory.WrongAddress},
+		"loopback":                      {o.descriptor(t, now, "127.0.0.1:9001"), directory.WrongAddress},
+		"a stand-in":                    {o.descriptor(t, now, "198.18.0.1:9001"), directory.WrongAddress},
+		"the tracker's own":             {(&owner{tr.keys.Identity, o.onion}).descriptor(t, now, outside), directory.Invalid},
+		"a private address inside IPv6": {o.descriptor(t, now, "[64:ff9b::a01:203]:9001"), directory.WrongAddress},
 	} {
-		if got := tr.book.take(d); got != directory.Rejected {
-			t.Errorf("%s: %v", what, got)
+		if got := tr.book.take(c.d); got != c.want || got.Taken() {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
 		}
 	}
 	take(t, tr, o.descriptor(t, now, outside), directory.Untested)
-	take(t, tr, o.descriptor(t, now.Add(-time.Minute), outside), directory.Rejected) // older than the one held
+	take(t, tr, o.descriptor(t, now.Add(-time.Minute), outside), directory.Outdated)
 
 	local, c := open(t, t.TempDir(), true)
 	take(t, local, o.descriptor(t, c.now(), "127.0.0.1:9001"), directory.Untested)
@@ -217,7 +224,7 @@ func TestMoreRelaysThanAViewHoldsAreRefused(t *testing.T) {
 		b.relays[onion.ID{1, byte(i), byte(i >> 8)}] = &known{d: held, listed: held}
 	}
 	late := newOwner(t)
-	take(t, tr, late.descriptor(t, c.now(), outside), directory.Rejected)
+	take(t, tr, late.descriptor(t, c.now(), outside), directory.Full)
 	for _, k := range b.relays { // those that nobody ever reached give way
 		k.listed, k.fails = nil, 1
 	}
@@ -310,7 +317,7 @@ func TestOnlyADamagedIdentityStopsATracker(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := contents(t, dir)
-		tr, err := New(Config{State: dir, Listen: "127.0.0.1:0"})
+		tr, err := New(Config{State: dir, Listen: "127.0.0.1:0", Network: directory.Network{Test: true}})
 		if file != "identity" {
 			if err != nil {
 				t.Fatalf("%s: %v", file, err)
@@ -337,7 +344,7 @@ func TestPortInUseLosesNothing(t *testing.T) {
 	tr, _ := open(t, dir, true)
 	key := tr.keys.Current()
 	tr.Close()
-	if _, err := New(Config{State: dir, Listen: first.addr.String()}); err == nil {
+	if _, err := New(Config{State: dir, Listen: first.found.Addr.String()}); err == nil {
 		t.Fatal("two listen on one port")
 	}
 	if tr, _ := open(t, dir, true); tr.keys.Current() != key {

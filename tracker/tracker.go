@@ -38,17 +38,21 @@ import (
 type Config struct {
 	State     string         // folder of the keys, the views and the records, made 0700
 	Listen    string         // address and port to accept links on
-	Advertise netip.AddrPort // where others reach it; zero: where it listens
+	Advertise netip.AddrPort // where others reach it; an address or port left out is found out
 	Source    netip.Addr     // address to dial relays from; zero: the system's choice
 
-	// Network is read for its test flags and entry relays only: a tracker asks
-	// no other.
+	// Network is read for its kind and its entry relays only: a tracker asks no
+	// other.
 	Network directory.Network
 
 	Program   string        // version of the program
 	Redis     string        // redis://…: where records are kept; empty: in memory, with a copy in State
 	Interval  time.Duration // between announces; 0 means DefaultInterval, at most announce.MaxInterval
 	StampBits int           // what a record must be stamped with, at most announce.MaxStampBits; 0: nothing
+
+	// Linked is called once, from a goroutine of Run, with the first link that
+	// sidecars can use: at the start, or when enough relays have been reached.
+	Linked func(directory.Link)
 
 	Log *slog.Logger // nil: slog.Default
 }
@@ -64,12 +68,16 @@ type Tracker struct {
 	client *circuit.Client
 	links  *link.Pool
 	ln     net.Listener
-	addr   netip.AddrPort
+	found  hop.Found // where others reach it
 	store  swarm.Store
 	memory *swarm.Memory // store, when it is this process's
 	redis  *redis.Client // of store, when it is not
 	book   *book
 	locked *os.File // the state folder's
+
+	saved   string // owned by book.run: the link in the state folder
+	linked  bool   // owned by book.run: Config.Linked was called
+	reached int    // owned by book.run: entry relays logged
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
@@ -126,18 +134,11 @@ func New(cfg Config) (_ *Tracker, err error) {
 	if err := t.openStore(); err != nil {
 		return nil, err
 	}
-	if t.ln, t.addr, err = hop.Listen(cfg.Listen, cfg.Advertise); err != nil {
+	if t.ln, t.found, err = listen(cfg); err != nil {
 		return nil, err
 	}
 	if t.book, err = openBook(t); err != nil {
 		return nil, err
-	}
-	self, err := t.book.self()
-	if err != nil {
-		return nil, err
-	}
-	if self.CheckAddrs(&cfg.Network) != nil {
-		cfg.Log.Warn("this tracker's address is not public: outside a test network nobody takes views from it; say with --advertise where others reach it")
 	}
 	return t, t.keys.LoadReplays(t.server)
 }
@@ -188,15 +189,8 @@ func (t *Tracker) path(name string) string { return filepath.Join(t.cfg.State, n
 
 func step() uint32 { return onion.Step(time.Now()) }
 
-// Name returns how network files call the tracker: KEY@ADDR.
-func (t *Tracker) Name() string { return fmt.Sprintf("%v@%v", t.server.ID(), t.addr) }
-
-// Link returns the tracker link to hand out, with the network's entry relays.
-func (t *Tracker) Link() directory.Link {
-	n := &t.cfg.Network
-	return directory.Link{Tracker: directory.Tracker{Key: [32]byte(t.server.ID()), Addr: t.addr},
-		Entries: n.Entries[:min(len(n.Entries), directory.MaxLinkEntries)], Within: n.Within, Test: n.Test}
-}
+// Where returns where others reach the tracker.
+func (t *Tracker) Where() hop.Found { return t.found }
 
 // Close gives up a tracker that was never Run.
 func (t *Tracker) Close() error {
@@ -382,7 +376,8 @@ func (t *Tracker) take(ctx context.Context, r *announce.Request, now time.Time) 
 	return announce.Done
 }
 
-// publish takes a relay's descriptor, and has the relay tried.
+// publish takes a relay's descriptor, has the relay tried, and tells it where it
+// was seen.
 func (t *Tracker) publish(c *hop.Circuit, b []byte) ([]byte, error) {
 	d, err := directory.ParseDescriptor(b)
 	if err != nil {
@@ -391,7 +386,11 @@ func (t *Tracker) publish(c *hop.Circuit, b []byte) ([]byte, error) {
 	if err := visitorOf(c).publishes(d.ID); err != nil {
 		return nil, err
 	}
-	return []byte{byte(t.book.take(d))}, nil
+	p := directory.Published{Standing: t.book.take(d)}
+	if id, from := c.Neighbour(); id == d.ID {
+		p.Seen = from
+	}
+	return p.Append(nil), nil
 }
 
 // views answers who asks for this tracker's newest view.

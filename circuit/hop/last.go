@@ -1,6 +1,7 @@
 package hop
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -109,6 +110,13 @@ func (s *Server) end(prev *link.Circuit, p *onion.Peeled) {
 
 // Confirm returns the value that binds REGISTER to this circuit.
 func (c *Circuit) Confirm() [32]byte { return c.confirm }
+
+// Neighbour returns who the circuit came from, zero when its link shows nobody,
+// and the address at the link's other end.
+func (c *Circuit) Neighbour() (onion.ID, netip.Addr) {
+	l := c.prev.Link()
+	return l.Peer(), l.Remote()
+}
 
 // Done reports whether the circuit is over.
 func (c *Circuit) Done() bool { return c.over.Load() }

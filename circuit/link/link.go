@@ -25,6 +25,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,6 +106,16 @@ func newLink(w *wire, peer onion.ID, dialled bool) *Link {
 
 // Peer returns the neighbour's identity, or zero when it shows none.
 func (l *Link) Peer() onion.ID { return l.peer }
+
+// Remote returns the address at the other end of the connection; zero when it
+// is none of TCP.
+func (l *Link) Remote() netip.Addr {
+	a, ok := l.wire.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return a.AddrPort().Addr().Unmap().WithZone("")
+}
 
 // Hello returns what the acceptor said of itself; whether to believe it is the
 // caller's question. It is not to be changed.

@@ -4,13 +4,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"runtime/debug"
 	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/cmd/internal/program"
 	"github.com/shoal-p2p/shoal/cmd/internal/version"
 	"github.com/shoal-p2p/shoal/tracker"
@@ -25,15 +28,17 @@ func main() {
 	program.Main(&cli.App{
 		Name:  "shoal-tracker",
 		Usage: "run a Shoal tracker",
-		Description: `Print the tracker link, then run until interrupted. Give the link to the users and
-relays of this tracker, for --tracker. A sidecar never dials a tracker directly,
-so the link must contain entry relays: name them with --network or --entry.
+		Description: `Print a link for relays, and run until interrupted. As soon as relays that were
+started with it have been reached, print the link for sidecars too: it names the
+relays where a sidecar enters the network, since it never dials a tracker itself.
+--print-link prints the newest link, also while the tracker runs.
 
 Example: shoal-tracker --network network.json --listen 0.0.0.0:9000
 
 Exit status: 0 success, 1 failure, 2 usage error.`,
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "network", Usage: "network `FILE` from which to take entry relays and test settings"},
+			&cli.StringSliceFlag{Name: "within", Usage: "private `RANGE` in which a network of your LAN or VPN lives, e.g. 192.168.1.0/24 or 100.64.0.0/10; repeat for several"},
 			&cli.StringSliceFlag{Name: "entry", Usage: "entry relay for the link, as `ID@IP:PORT` from shoal relay --print-id; repeat for several"},
 			&cli.StringFlag{Name: "state", Usage: "`DIR` for keys, views and records, readable by you only", Value: "shoal-tracker"},
 			&cli.StringFlag{Name: "listen", Usage: "`IP:PORT` on which to accept links", Value: "0.0.0.0:9000"},
@@ -57,19 +62,55 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("print-id") {
+		name, err := tracker.Name(cfg)
+		if err != nil {
+			return program.Explain(c, err, severalTrackers)
+		}
+		fmt.Println(name)
+		return nil
+	}
+	cfg.Linked = func(l directory.Link) {
+		fmt.Printf("link for sidecars and relays, for --tracker:\n%v\n", l)
+	}
 	t, err := tracker.New(cfg)
+	if c.Bool("print-link") {
+		return printLink(c, t, cfg.State, err)
+	}
 	if err != nil {
 		return program.Explain(c, err, severalTrackers)
 	}
-	if c.Bool("print-id") {
-		fmt.Println(t.Name())
-		return t.Close()
-	}
-	fmt.Println(t.Link())
-	if c.Bool("print-link") {
-		return t.Close()
+	where := t.Where()
+	fmt.Printf("tracker at %v, %s\n", where.Addr, where.How)
+	if l := t.Link(); len(l.Entries) == 0 {
+		fmt.Printf("link for relays, for shoal relay --tracker LINK:\n%v\n", l)
+		fmt.Printf("There is no link for sidecars yet: it names %d relays that this tracker has reached.\nIt is printed here as soon as so many have been started with the link above.\n", tracker.LinkEntries)
 	}
 	return t.Run(c.Context)
+}
+
+// printLink prints the link of t or, when another process runs on its state
+// folder, the one that it has saved.
+func printLink(c *cli.Context, t *tracker.Tracker, dir string, err error) error {
+	var l directory.Link
+	switch {
+	case err == nil:
+		l = t.Link()
+		err = t.Close()
+	case errors.Is(err, state.ErrInUse):
+		var ok bool
+		if l, ok, err = tracker.SavedLink(dir); err == nil && !ok {
+			err = errors.New("the tracker that runs on this state folder has saved no link yet: try again in some seconds")
+		}
+	}
+	if err != nil {
+		return program.Explain(c, err, severalTrackers)
+	}
+	fmt.Println(l)
+	if len(l.Entries) == 0 {
+		fmt.Fprintf(os.Stderr, "note: this link is for relays (shoal relay --tracker): it names no entry relays, where sidecars enter. The tracker names %d as soon as it has reached so many.\n", tracker.LinkEntries)
+	}
+	return nil
 }
 
 // config returns what the flags set.
@@ -96,6 +137,14 @@ func config(c *cli.Context) (cfg tracker.Config, err error) {
 	if f := c.String("network"); f != "" {
 		if cfg.Network, err = program.Network(f); err != nil {
 			return cfg, err
+		}
+	}
+	if within := c.StringSlice("within"); len(within) > 0 {
+		if c.IsSet("network") {
+			return cfg, program.Usagef("--network and --within exclude each other: the network file has a setting of that name")
+		}
+		if cfg.Network.Within, err = directory.ParseWithin(within); err != nil {
+			return cfg, program.Usagef("--within: %w", err)
 		}
 	}
 	cfg.Network.Entries, err = addEntries(cfg.Network.Entries, c.StringSlice("entry"))

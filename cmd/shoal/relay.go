@@ -66,7 +66,7 @@ func runRelay(c *cli.Context) error {
 	if err != nil {
 		return program.Explain(c, err, severalRelays)
 	}
-	fmt.Printf("relay %v at %v\n", r.ID(), r.Addr())
+	fmt.Printf("relay %v\n", r.ID()) // the log says where, once that is known
 	return r.Run(c.Context)
 }
 

@@ -82,7 +82,7 @@ func newWorld(t testing.TB, relays, trackers int) *world {
 			t.Fatal(err)
 		}
 		w.relays = append(w.relays, &meetingRelay{
-			path.Relay{ID: r.ID(), Addr: r.Addr(), Key: keys.Current(), Weight: 1 << 20},
+			path.Relay{ID: r.ID(), Addr: r.Where().Addr, Key: keys.Current(), Weight: 1 << 20},
 			start(t, func(ctx context.Context) { r.Run(ctx) }),
 		})
 	}

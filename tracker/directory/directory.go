@@ -60,7 +60,7 @@
 // The body of REQUEST (kind cell.RequestViews): number of trackers 1, for each:
 // tracker 32, number of the newest view the asker has 8. Its ANSWER: for each
 // newer view its length 4 and the view. The body of cell.RequestPublish is a
-// descriptor; its ANSWER is one byte, a Standing.
+// descriptor; its ANSWER is a Published.
 package directory
 
 import (

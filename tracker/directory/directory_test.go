@@ -343,9 +343,31 @@ func TestRequestForViewsRoundTripsAndEveryPrefixIsRefused(t *testing.T) {
 	if _, err := ParseViews([]byte{0xff, 0xff, 0xff, 0xff}); err == nil {
 		t.Error("accepted a view of 4 GiB")
 	}
+}
+
+func TestAnswerToADescriptorRoundTripsAndEveryPrefixIsRefused(t *testing.T) {
+	for _, p := range []Published{{Standing: Reachable}, {Untested, netip.MustParseAddr("8.8.8.8")}, {WrongAddress, netip.MustParseAddr("2a00:1::2")}} {
+		wire := p.Append(nil)
+		if got, err := ParsePublished(wire); err != nil || got != p || len(wire) > MaxPublished {
+			t.Errorf("ParsePublished(%x) = %v, %v, want %v", wire, got, err, p)
+		}
+		for i := range len(wire) {
+			if _, err := ParsePublished(wire[:i]); err == nil {
+				t.Errorf("accepted %d of %d bytes", i, len(wire))
+			}
+		}
+		if _, err := ParsePublished(append(wire, 0)); err == nil {
+			t.Error("accepted a byte too many")
+		}
+	}
 	for b := range 256 {
-		if _, err := ParseStanding([]byte{byte(b)}); (err == nil) != (b >= 1 && b <= 4) {
+		if _, err := ParsePublished([]byte{byte(b), 0}); (err == nil) != (b >= 1 && b <= 8) {
 			t.Errorf("standing %d: %v", b, err)
+		}
+	}
+	for _, a := range []string{"0.0.0.0", "224.0.0.1", "::ffff:8.8.8.8", "::"} {
+		if _, err := ParsePublished(Published{Untested, netip.MustParseAddr(a)}.Append(nil)); err == nil {
+			t.Errorf("seen at %s: accepted", a)
 		}
 	}
 }
@@ -391,6 +413,16 @@ func FuzzParseViews(f *testing.F) {
 		}
 		if err == nil && !bytes.Equal(again, b) {
 			t.Error("ParseViews accepts what AppendView would not write")
+		}
+	})
+}
+
+func FuzzParsePublished(f *testing.F) {
+	f.Add(Published{Standing: Reachable}.Append(nil))
+	f.Add(Published{Untested, netip.MustParseAddr("2a00:1::2")}.Append(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := ParsePublished(b); err == nil && !bytes.Equal(p.Append(nil), b) {
+			t.Error("ParsePublished accepts what Append would not write")
 		}
 	})
 }

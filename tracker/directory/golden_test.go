@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -36,6 +37,8 @@ func TestGoldenVectorsHold(t *testing.T) {
 		{"first view, no relays", first.Raw()},
 		{"its hash", first2[:]},
 		{"second view, two relays", second.Raw()},
+		{"answer to a descriptor: not tested yet, seen at 8.8.8.8", Published{Untested, netip.MustParseAddr("8.8.8.8")}.Append(nil)},
+		{"answer to a descriptor: reachable, seen at 2a00:1::2", Published{Reachable, netip.MustParseAddr("2a00:1::2")}.Append(nil)},
 		{"REQUEST for views", AppendHave(nil, []Have{{trackerKey(0), first.Number}, {trackerKey(1), 0}})},
 	} {
 		b += fmt.Sprintf("\n# %s\n%s", v.what, folded(t, v.wire, strings.HasPrefix(v.what, "onion key")))

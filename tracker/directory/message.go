@@ -3,6 +3,7 @@ package directory
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 )
 
 // Have is a tracker, and the number of the newest of its views that someone
@@ -68,35 +69,77 @@ func ParseViews(b []byte) ([][]byte, error) {
 	return views, nil
 }
 
-// Standing is a tracker's answer to a descriptor: how the relay stands with it.
+// Standing is how a relay stands with a tracker.
 type Standing uint8
 
-// The standings.
+// The standings. From WrongAddress on the tracker does not take the descriptor.
 const (
-	Untested    Standing = 1 // taken; a circuit through it is yet to be tried
-	Reachable   Standing = 2 // taken; a circuit through it stood lately
-	Unreachable Standing = 3 // taken; no circuit through it could be built
-	Rejected    Standing = 4 // not taken: its address, time or signature is wrong, or there is no room
+	Untested     Standing = 1 // a circuit through it is yet to be tried
+	Reachable    Standing = 2 // a circuit through it stood lately
+	Unreachable  Standing = 3 // no circuit through it could be built
+	WrongAddress Standing = 4 // no relay of this network can be at its address
+	WrongTime    Standing = 5 // its time is too far from the tracker's
+	Outdated     Standing = 6 // a newer one has come
+	Full         Standing = 7 // there is no room
+	Invalid      Standing = 8 // the signature or the key is wrong
 )
 
+var standings = map[Standing]string{
+	Untested: "not tested yet", Reachable: "reachable", Unreachable: "not reachable from outside",
+	WrongAddress: "refused: wrong address", WrongTime: "refused: wrong time", Outdated: "refused: a newer descriptor is known",
+	Full: "refused: no room", Invalid: "refused: not signed by the relay",
+}
+
 func (s Standing) String() string {
-	switch s {
-	case Untested:
-		return "not tested yet"
-	case Reachable:
-		return "reachable"
-	case Unreachable:
-		return "not reachable from outside"
-	case Rejected:
-		return "refused"
+	if text, ok := standings[s]; ok {
+		return text
 	}
 	return fmt.Sprintf("standing %d", uint8(s))
 }
 
-// ParseStanding reads the answer to a descriptor.
-func ParseStanding(b []byte) (Standing, error) {
-	if len(b) != 1 || Standing(b[0]) < Untested || Standing(b[0]) > Rejected {
-		return 0, fmt.Errorf("directory: answer of %d bytes is no standing", len(b))
+// Taken reports whether the tracker has taken the descriptor.
+func (s Standing) Taken() bool { return s < WrongAddress }
+
+// Published is a tracker's answer to a descriptor:
+//
+//	0  1  standing
+//	1  …  4 or 6 and the address that the relay's link came from, or 0
+//
+// The address is told to the relay itself alone: to the one whose identity the
+// link showed. The tracker does not keep it.
+type Published struct {
+	Standing Standing
+	Seen     netip.Addr // zero: not told
+}
+
+// MaxPublished is the longest wire form, bytes.
+const MaxPublished = 1 + 1 + 16
+
+// Append appends p's wire form to b.
+func (p Published) Append(b []byte) []byte {
+	b = append(b, byte(p.Standing))
+	if !p.Seen.IsValid() {
+		return append(b, 0)
 	}
-	return Standing(b[0]), nil
+	return appendIP(b, p.Seen)
+}
+
+// ParsePublished reads what Append wrote.
+func ParsePublished(b []byte) (Published, error) {
+	r := reader{b: b}
+	p := Published{Standing: Standing(r.byte())}
+	if _, ok := standings[p.Standing]; !ok {
+		r.fail("directory: unknown %v", p.Standing)
+	}
+	if len(r.b) == 1 && r.b[0] == 0 {
+		return p, r.err
+	}
+	p.Seen = r.ip()
+	if p.Seen.Is4In6() || p.Seen.IsUnspecified() || p.Seen.IsMulticast() {
+		r.fail("directory: seen at %v", p.Seen)
+	}
+	if r.end(); r.err != nil {
+		return Published{}, r.err
+	}
+	return p, nil
 }
