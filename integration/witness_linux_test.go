@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/netip"
@@ -114,7 +115,9 @@ func guards(t *testing.T, s *testnet.Sidecar) map[netip.Addr]bool {
 	var file struct {
 		Guards []struct{ Addr netip.AddrPort }
 	}
-	if err := json.Unmarshal(b, &file); err != nil {
+	// One document, between the lines that name and close every state file.
+	_, body, _ := bytes.Cut(b, []byte("\n"))
+	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&file); err != nil {
 		t.Fatal(err)
 	}
 	if len(file.Guards) != 2 {

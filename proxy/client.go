@@ -27,13 +27,14 @@ type client struct {
 	udp  *announce.UDP
 	dht  *dht.Server
 
-	mu      sync.Mutex
-	addr    netip.Addr            // guarded by mu: where the client is, loopback mostly
-	listens map[swarm.Hash]uint16 // guarded by mu: the port that it announced
-	runs    map[swarm.Hash]bool   // guarded by mu: streams are taken for it
-	assoc   *socks.Association    // guarded by mu: the newest
-	asked   bool                  // guarded by mu: the newest has sent a DHT packet
-	guest   *guest                // guarded by mu: set for the command of a Command
+	mu       sync.Mutex
+	addr     netip.Addr               // guarded by mu: where the client is, loopback mostly
+	listens  map[swarm.Hash]uint16    // guarded by mu: the port that it announced
+	runs     map[swarm.Hash]bool      // guarded by mu: streams are taken for it
+	rejoined map[swarm.Hash]time.Time // guarded by mu: when a stand-in of an earlier run last asked for peers
+	assoc    *socks.Association       // guarded by mu: the newest
+	asked    bool                     // guarded by mu: the newest has sent a DHT packet
+	guest    *guest                   // guarded by mu: set for the command of a Command
 }
 
 // client returns the client called name.
@@ -42,7 +43,7 @@ func (p *Sidecar) client(name swarm.Client) *client {
 	defer p.mu.Unlock()
 	c := p.clients[name]
 	if c == nil {
-		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]bool)}
+		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]bool), rejoined: make(map[swarm.Hash]time.Time)}
 		c.udp = announce.NewUDP(c)
 		c.dht = dht.NewServer(dht.Config{
 			Key:      sha256.Sum256(append(append([]byte("shoal/1 dht"), p.secret[:]...), name...)),
@@ -174,6 +175,7 @@ func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
 			p.desk.Run(ctx, c.name, s)
 			c.mu.Lock()
 			delete(c.runs, h)
+			delete(c.rejoined, h)
 			c.mu.Unlock()
 		})
 	}

@@ -6,19 +6,27 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/proxy/announce"
+	"github.com/shoal-p2p/shoal/proxy/peers"
 	"github.com/shoal-p2p/shoal/proxy/scrub"
 	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
-// earlierWait is for a client to say its handshake, and for the trackers.
-// Clients wait for an answer for ten seconds.
-const earlierWait = 10 * time.Second
+const (
+	// earlierWait bounds the client's handshake and the trackers' answers.
+	// Clients wait for an answer for ten seconds.
+	earlierWait = 10 * time.Second
 
-// earlier is a peer whose stand-in an earlier run gave to a client. The client
-// dials it still, and no file says of which swarm it is: what the client says
-// first does, and with that this sidecar is back in the swarm.
+	// earlierEvery is how often such a connection asks the trackers for the
+	// peers of one swarm.
+	earlierEvery = time.Minute
+)
+
+// earlier is a connection to a stand-in that this run has given to nobody: an
+// earlier one may have. The client still dials it, and no file says which swarm
+// it is of. The client's handshake does, and with that this sidecar is back in
+// the swarm: there the peer gets the same stand-in as before.
 type earlier struct {
 	p  handler
 	c  *client
@@ -27,7 +35,7 @@ type earlier struct {
 
 // earlier returns a session for a stand-in of an earlier run.
 func (p handler) earlier(c *client, a netip.AddrPort) (socks.Session, error) {
-	if !p.table.Given(c.name, a.Addr()) {
+	if !peers.Valid(a.Addr()) {
 		return nil, swarm.ErrUnknownPeer
 	}
 	return earlier{p, c, a}, nil
@@ -44,7 +52,7 @@ func (e earlier) Serve(ctx context.Context, conn swarm.Conn) {
 		return
 	}
 	peer, ok := e.p.table.Lookup(e.at.Addr())
-	if !ok { // he is gone; others may come
+	if !ok || peer.Client != e.c.name || peer.Hash != s.Hash() { // the peer is gone; others may come
 		e.p.counters.Add(status.UnknownStandIn)
 		conn.Close()
 		return
@@ -58,13 +66,13 @@ func (e earlier) Serve(ctx context.Context, conn swarm.Conn) {
 	session.Serve(ctx, leg)
 }
 
-// rejoin joins the swarm that the client names, if the stand-in is of it, and
-// asks for who is there.
+// rejoin joins the swarm that the client's handshake names, and asks for its
+// members.
 func (e earlier) rejoin(ctx context.Context, conn swarm.Conn) (*scrub.Leg, swarm.Swarm) {
 	ctx, cancel := context.WithTimeout(ctx, earlierWait)
 	defer cancel()
 	leg, hash, err := scrub.Which(ctx, conn)
-	if err != nil || !e.p.table.Was(e.c.name, hash, e.at.Addr()) {
+	if err != nil {
 		e.p.counters.Add(status.UnknownStandIn)
 		return nil, nil
 	}
@@ -72,7 +80,21 @@ func (e earlier) rejoin(ctx context.Context, conn swarm.Conn) (*scrub.Leg, swarm
 	if err != nil {
 		return nil, nil
 	}
-	a, _ := s.Announce(ctx, swarm.Announce{Left: announce.Unknown, NumWant: -1})
-	e.p.table.Assign(e.c.name, hash, a.Peers)
+	if e.c.asks(hash, time.Now()) {
+		a, _ := s.Announce(ctx, swarm.Announce{Left: announce.Unknown, NumWant: -1})
+		e.p.table.Assign(e.c.name, hash, a.Peers)
+	}
 	return leg, s
+}
+
+// asks reports whether a connection to a stand-in of an earlier run is to ask
+// for the peers of h now.
+func (c *client) asks(h swarm.Hash, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now.Sub(c.rejoined[h]) < earlierEvery {
+		return false
+	}
+	c.rejoined[h] = now
+	return true
 }

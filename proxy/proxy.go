@@ -148,15 +148,13 @@ func New(cfg Config) (*Sidecar, error) {
 	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
 		return nil, err
 	}
-	if err := p.openPaths(); err != nil {
-		return nil, err
-	}
 	if p.secret, err = secretFile(p.path("secret")); err != nil {
 		return nil, err
 	}
-	if p.table, err = peers.Open(p.path("stand-ins"), p.secret); err != nil {
+	if err := p.openPaths(); err != nil {
 		return nil, err
 	}
+	p.table = peers.New(p.secret)
 	if p.tls, err = authority.Open(p.path("authority")); err != nil {
 		return nil, err
 	}
@@ -207,17 +205,13 @@ func (p *Sidecar) openPaths() error {
 	if err != nil {
 		return err
 	}
-	pins, err := path.LoadPins(p.path("middles"))
-	if err != nil {
-		return err
-	}
-	p.chooser = path.New(p.cfg.Network.Rules(), path.NewRand(), guards, pins)
+	p.chooser = path.New(p.cfg.Network.Rules(), path.NewRand(), guards, path.NewPins(p.secret))
 	return nil
 }
 
 var secretKind = &state.Kind{
-	Name: "secret", Version: 1, Limit: 32, Policy: state.Erase, What: "the secret of the stand-ins",
-	Lost: "every peer gets a new address in the clients, and those that they remember lead to nobody",
+	Name: "secret", Version: 1, Limit: 32, Policy: state.Erase, What: "the sidecar's secret",
+	Lost: "every peer gets a new address in the clients, those that they remember lead to nobody, and new middle relays are drawn",
 }
 
 // secretFile returns the 32 bytes in file, made when missing or damaged.
@@ -280,7 +274,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	}
 	run(func() error { p.keepWarm(ctx); return nil })
 	run(func() error { p.swarms.Run(ctx); return nil })
-	run(func() error { return p.table.Run(ctx) })
+	run(func() error { p.table.Run(ctx); return nil })
 	run(func() error { return status.NewServer(source{p}, &p.counters).Run(ctx, p.statusLn) })
 	if p.socksLn != nil {
 		run(func() error { return p.socks.Serve(ctx, p.socksLn) })
@@ -375,7 +369,7 @@ func (p *Sidecar) warm(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.chooser.SaveGuards(p.path("guards")), p.chooser.SavePins(p.path("middles"))); err != nil {
+	if err := p.chooser.SaveGuards(p.path("guards")); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)

@@ -20,7 +20,7 @@ const MaxOwn = cell.MaxHops - 1
 type Chooser struct {
 	rules Rules
 
-	saving sync.Mutex // held while a file is written, so that the newer state comes last
+	saving sync.Mutex // held while the guards are written, so that the newer state comes last
 
 	mu     sync.Mutex
 	rng    *rand.Rand // guarded by mu, as is all below
@@ -30,13 +30,13 @@ type Chooser struct {
 }
 
 // New returns a Chooser. It takes ownership of rng (NewRand outside tests), of
-// guards and of pins; nil means empty ones.
+// guards and of pins. Nil guards are none; nil pins end with the process.
 func New(rules Rules, rng *rand.Rand, guards *Guards, pins *Pins) *Chooser {
 	if guards == nil {
 		guards = &Guards{}
 	}
 	if pins == nil {
-		pins = &Pins{}
+		pins = randomPins(rng)
 	}
 	return &Chooser{rules: rules, rng: rng, guards: guards, pins: pins, edges: edges{}}
 }
@@ -72,7 +72,7 @@ func (c *Chooser) Choose(now time.Time, relays []Relay, key Key, own int, last R
 	if own == 1 {
 		return c.guardOnly(q, use)
 	}
-	pins := c.pins.of(key, now, c.rng, relays, q.rules, use)
+	pins := c.pins.of(key, now, relays, q.rules, use)
 	guard, middle, err := c.start(q, use, pins, own == 2)
 	if err != nil {
 		return nil, err
@@ -256,8 +256,5 @@ func (c *Chooser) GuardStatus() []GuardStatus {
 func (c *Chooser) Forget(key Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, ok := c.pins.keys[key]; ok {
-		delete(c.pins.keys, key)
-		c.pins.changed = true
-	}
+	delete(c.pins.keys, key)
 }

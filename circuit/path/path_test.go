@@ -157,8 +157,8 @@ func TestChooseGivesDistinctRelaysAtEveryLength(t *testing.T) {
 		t.Errorf("%d guards after 2000 circuits to every last hop, want %d", n, Primary)
 	}
 	for n := range 7 {
-		if got := len(c.pins.keys[key(n)].list); got != PinsPerKey {
-			t.Errorf("%d pinned middles, want %d", got, PinsPerKey)
+		if p := c.pins.keys[key(n)]; !p.full() {
+			t.Errorf("pinned middles %v, want %d", p.slots, PinsPerKey)
 		}
 	}
 }
@@ -373,7 +373,7 @@ func TestPinnedMiddlesBoundWhatForcedCircuitsTell(t *testing.T) {
 				hit = hit || his[m]
 				freshHit = freshHit || his[Pick(c.rng, relays, nil).ID]
 			}
-			if len(seen) > PinsPerKey {
+			if len(seen) > PinsPerKey+1 { // the time of one may end meanwhile
 				t.Fatalf("%d different middles in %d forced circuits", len(seen), circuits)
 			}
 			if hit {
@@ -414,7 +414,7 @@ func TestAChooserServesManyAtOnce(t *testing.T) {
 				c.EdgeFailed(now, hops[1].ID, hops[2].ID)
 				c.GuardStatus()
 				if i%10 == 0 {
-					if err := errors.Join(c.SaveGuards(filepath.Join(dir, "g")), c.SavePins(filepath.Join(dir, "p"))); err != nil {
+					if err := c.SaveGuards(filepath.Join(dir, "g")); err != nil {
 						t.Error(err)
 					}
 				}
@@ -423,11 +423,11 @@ func TestAChooserServesManyAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if err := errors.Join(c.SaveGuards(filepath.Join(dir, "g")), c.SavePins(filepath.Join(dir, "p"))); err != nil {
+	if err := c.SaveGuards(filepath.Join(dir, "g")); err != nil {
 		t.Fatal(err)
 	}
 	gs, err := LoadGuards(filepath.Join(dir, "g"))
-	if err != nil || !slices.Equal(New(Rules{}, nil, gs, nil).GuardStatus(), c.GuardStatus()) {
+	if err != nil || !slices.Equal(New(Rules{}, testRand(1), gs, nil).GuardStatus(), c.GuardStatus()) {
 		t.Errorf("the last file isn't the last state: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package path
 
 import (
 	"errors"
+	"maps"
 	"testing"
 	"time"
 
@@ -22,21 +23,104 @@ func middles(t *testing.T, c *Chooser, now time.Time, relays []Relay, k Key, n i
 	return seen
 }
 
-func TestPinLifeIsTheGreaterOfTwoDraws(t *testing.T) {
-	rng := testRand(1)
+func TestAMiddlesPeriodIsTheGreaterOfTwoDraws(t *testing.T) {
+	ps := NewPins([32]byte{1})
 	const n = 4_000
-	var sum time.Duration
-	for range n {
-		l := pinLife(rng)
-		if l < minPinLife || l > maxPinLife {
-			t.Fatalf("a middle for %v", l)
+	var sum, left time.Duration
+	for k := range n {
+		first := ps.draw(key(k), 0, day0).until
+		if left += first.Sub(day0); !first.After(day0) {
+			t.Fatalf("a middle until %v", first)
 		}
-		sum += l
+		period := ps.draw(key(k), 0, first).until.Sub(first)
+		if period < minPinLife || period > maxPinLife {
+			t.Fatalf("a middle for %v", period)
+		}
+		sum += period
 	}
 	// The greater of two uniform draws is two thirds of the way, on average.
 	want := minPinLife + (maxPinLife-minPinLife)*2/3
 	if got := sum / n; got < want-8*time.Hour || got > want+8*time.Hour {
 		t.Errorf("middles stay %v on average, want %v", got, want)
+	}
+	// A swarm that is joined now finds its periods half over.
+	if got := left / n; got < want/2-8*time.Hour || got > want/2+8*time.Hour {
+		t.Errorf("first middles stay %v on average, want %v", got, want/2)
+	}
+}
+
+// Each middle is drawn with a chance in proportion to its weight.
+func TestHeavyRelaysAreMiddlesMoreOften(t *testing.T) {
+	relays := network(10)
+	relays[3].Weight = 300
+	ps := NewPins([32]byte{2})
+	const n = 12_000
+	drawn := map[onion.ID]int{}
+	for k := range n {
+		drawn[ps.draw(key(k), 0, day0).pick(relays, func(*Relay) bool { return true }).ID]++
+	}
+	for i, r := range relays {
+		want := n * int(r.Weight) / 1200
+		if got := drawn[r.ID]; got < want*9/10 || got > want*11/10 {
+			t.Errorf("relay %d was drawn %d times, want about %d", i, got, want)
+		}
+	}
+}
+
+// A sidecar that starts every day, in a network that changes every day, meets
+// hardly more middles than one that goes on.
+func TestRestartsDrawFewMiddlesMore(t *testing.T) {
+	const days, swarms = 30, 20
+	all := network(300)
+	drawn := func(restarts bool) int {
+		rng := testRand(5)
+		met := map[Key]map[onion.ID]bool{}
+		c := New(Rules{}, testRand(6), nil, NewPins([32]byte{3}))
+		for d := range days {
+			if restarts {
+				c = New(Rules{}, testRand(6), c.guards, NewPins([32]byte{3}))
+			}
+			var relays []Relay // another one in twenty is away each day, and weights move by a tenth
+			for _, r := range all {
+				r.Weight = 1000 * (900 + rng.Uint64N(201))
+				if rng.IntN(20) > 0 {
+					relays = append(relays, r)
+				}
+			}
+			for k := range swarms {
+				if met[key(k)] == nil {
+					met[key(k)] = map[onion.ID]bool{}
+				}
+				for m := range middles(t, c, day0.Add(time.Duration(d)*24*time.Hour), relays, key(k), 20) {
+					met[key(k)][m] = true
+				}
+			}
+		}
+		n := 0
+		for _, m := range met {
+			n += len(m)
+		}
+		return n / swarms
+	}
+	on, off := drawn(false), drawn(true)
+	t.Logf("middles of a swarm in %d days: %d without restarts, %d with one every day", days, on, off)
+	if off > 2*on+4 {
+		t.Errorf("%d middles with daily restarts, %d without", off, on)
+	}
+}
+
+func TestMiddlesAreTheSameAfterARestart(t *testing.T) {
+	relays := network(100)
+	seed := [32]byte{9}
+	a := middles(t, New(Rules{}, testRand(1), nil, NewPins(seed)), day0, relays, key(0), 100)
+	gs := New(Rules{}, testRand(1), nil, nil)
+	b := middles(t, New(Rules{}, testRand(1), gs.guards, NewPins(seed)), day0, relays, key(0), 100)
+	if !maps.Equal(a, b) {
+		t.Errorf("%v, and after a restart %v", a, b)
+	}
+	other := middles(t, New(Rules{}, testRand(1), nil, NewPins([32]byte{8})), day0, relays, key(0), 100)
+	if maps.Equal(a, other) {
+		t.Error("two seeds have the same middles")
 	}
 }
 
@@ -142,8 +226,7 @@ func TestKeysAreBoundedAndForgotten(t *testing.T) {
 	relays := network(10)
 	c := New(Rules{}, testRand(8), nil, nil)
 	for k := range maxKeys + 5 {
-		ps := c.pins.entry(key(k), day0.Add(time.Duration(k)*time.Second))
-		ps.list = nil
+		c.pins.entry(key(k), day0.Add(time.Duration(k)*time.Second))
 	}
 	if n := len(c.pins.keys); n != maxKeys {
 		t.Errorf("%d keys, want %d", n, maxKeys)

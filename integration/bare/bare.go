@@ -62,11 +62,7 @@ func Start(ctx context.Context, network, state string, source netip.Addr) (*Node
 	if err != nil {
 		return nil, err
 	}
-	pins, err := path.LoadPins(filepath.Join(state, "middles"))
-	if err != nil {
-		return nil, err
-	}
-	chooser := path.New(net.Rules(), path.NewRand(), guards, pins)
+	chooser := path.New(net.Rules(), path.NewRand(), guards, nil)
 	links := &link.Pool{DialTCP: link.DialFrom(source)}
 	n.circuits = circuit.New(circuit.Config{
 		Links: links, Chooser: chooser, Relays: n.keeper.Relays, Own: ownHops,

@@ -1,16 +1,16 @@
 // Package peers gives the peers of a swarm stand-ins: addresses that a torrent
 // client can dial and show, and that lead nowhere but to this sidecar.
 //
-// A stand-in belongs to one (client, swarm, peer) for good. It outlives a
-// restart, since clients keep addresses and dial them days later; nobody else
-// is given it while the client may remember it. What the file holds of a peer
-// is a keyed hash, so a stand-in of an earlier run leads to its peer again as
-// soon as the peer is met or announced again.
+// A stand-in belongs to one (client, swarm, peer) for good: a secret says which
+// it is, so that a sidecar that starts again gives out the same ones, as long as
+// two do not want the same. Clients keep addresses and dial them days later. No
+// file holds them: it would confirm to its reader which swarms a client was in.
 // Not here: who the peers are (package swarm), what is carried to them
 // (packages socks and inbound).
 package peers
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -37,6 +37,9 @@ const (
 const (
 	Unused     = 7 * 24 * time.Hour
 	Quarantine = 30 * 24 * time.Hour
+
+	sweepEvery = time.Hour
+	maxDays    = 1 << 16 // clients that stand-ins were made for on one day
 )
 
 // idle is when a stand-in with whose peer no handshake was ever finished may
@@ -128,7 +131,6 @@ type Peer struct {
 
 // Table is the stand-ins of all clients. It is safe for concurrent use.
 type Table struct {
-	file   string
 	secret [32]byte
 
 	mu      sync.Mutex
@@ -136,7 +138,6 @@ type Table struct {
 	known   map[id]int        // which slot an id has
 	live    map[group]int     // entries of a swarm outside quarantine
 	made    map[clientID]made // stand-ins of today
-	dirty   bool              // the file is behind
 }
 
 // entry is one stand-in.
@@ -148,7 +149,7 @@ type entry struct {
 	met    bool  // a handshake with the peer was finished once
 	rests  bool  // in quarantine or free
 
-	peer *Peer // nil until the peer is seen in this run, and in quarantine
+	peer *Peer // nil in quarantine
 }
 
 type (
@@ -160,6 +161,31 @@ type (
 type made struct {
 	day int64
 	n   int
+}
+
+// New returns an empty table. The secret decides which addresses it gives out.
+func New(secret [32]byte) *Table {
+	return &Table{
+		secret:  secret,
+		entries: make(map[int]*entry),
+		known:   make(map[id]int),
+		live:    make(map[group]int),
+		made:    make(map[clientID]made),
+	}
+}
+
+// Run sends what was not used for long into quarantine, until ctx ends.
+func (t *Table) Run(ctx context.Context) {
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-sweep.C:
+			t.Sweep()
+		}
+	}
 }
 
 func (t *Table) sum(out []byte, label byte, parts ...[]byte) {
@@ -243,15 +269,12 @@ func (t *Table) Meet(c swarm.Client, h swarm.Hash, k swarm.Key) (netip.Addr, err
 	if err := t.use(e, p, now); err != nil {
 		return netip.Addr{}, err
 	}
-	if !e.met {
-		e.met, t.dirty = true, true
-	}
+	e.met = true
 	return at(s), nil
 }
 
 // Lookup returns whose stand-in a is: the client that it was given to, the
-// swarm and the peer. It is false for an address that was given to nobody, and
-// for one of an earlier run whose peer was not seen in this one.
+// swarm and the peer. It is false for an address that this run gave to nobody.
 func (t *Table) Lookup(a netip.Addr) (Peer, bool) {
 	s, ok := slotOf(a)
 	if !ok {
@@ -267,31 +290,10 @@ func (t *Table) Lookup(a netip.Addr) (Peer, bool) {
 	return *e.peer, true
 }
 
-// Given says if a is a stand-in of c's whose peer was not seen in this run.
-func (t *Table) Given(c swarm.Client, a netip.Addr) bool {
-	s, ok := slotOf(a)
-	if !ok {
-		return false
-	}
-	_, _, want := t.ids(Peer{Client: c})
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.entries[s]
-	return e != nil && !e.rests && e.peer == nil && e.client == want
-}
-
-// Was says if a was given to c for a peer of h, in this run or an earlier one,
-// and is still its.
-func (t *Table) Was(c swarm.Client, h swarm.Hash, a netip.Addr) bool {
-	s, ok := slotOf(a)
-	if !ok {
-		return false
-	}
-	_, want, _ := t.ids(Peer{Client: c, Hash: h})
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e := t.entries[s]
-	return e != nil && !e.rests && e.group == want
+// Valid reports whether a can be a peer's, in this run or an earlier one.
+func Valid(a netip.Addr) bool {
+	_, ok := slotOf(a)
+	return ok
 }
 
 // use marks e as used by its peer, and takes it out of quarantine.
@@ -302,7 +304,6 @@ func (t *Table) use(e *entry, p Peer, now time.Time) error {
 		}
 		e.rests = false
 		t.live[e.group]++
-		t.dirty = true
 	}
 	e.peer = &p
 	t.touch(e, now)
@@ -310,9 +311,7 @@ func (t *Table) use(e *entry, p Peer, now time.Time) error {
 }
 
 func (t *Table) touch(e *entry, now time.Time) {
-	if at := hours(now); at > e.used {
-		e.used, t.dirty = at, true
-	}
+	e.used = max(e.used, hours(now))
 }
 
 // make gives a peer a stand-in of its own.
@@ -340,13 +339,12 @@ func (t *Table) make(p Peer, now time.Time) (int, error) {
 	t.live[g]++
 	today.n++
 	t.made[o] = today
-	t.dirty = true
 	return s, nil
 }
 
 // free returns the slot for id: the first from where the id's hash points that
 // nobody had, or that the same client had and left long ago. The hash makes a
-// peer find its own again if the file was lost.
+// peer find its own again after a restart.
 func (t *Table) free(i id, o clientID, now time.Time) (int, bool) {
 	start := int(binary.BigEndian.Uint64(i[:]) % slots)
 	reused := -1
@@ -387,7 +385,6 @@ func (t *Table) rest(e *entry) {
 	if t.live[e.group]--; t.live[e.group] <= 0 {
 		delete(t.live, e.group)
 	}
-	t.dirty = true
 }
 
 // Sweep sends what was not used for long into quarantine. Run calls it.

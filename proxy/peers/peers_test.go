@@ -1,17 +1,9 @@
 package peers
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
-	"flag"
-	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,7 +13,6 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write testdata anew")
 	secret = [32]byte{1}
 	torrA  = swarm.Hash{0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa}
 	torrB  = swarm.Hash{0xbb, 0xbb, 0xbb, 0xbb, 0xbb, 0xbb}
@@ -38,17 +29,6 @@ func keys(from, n int) (l []swarm.Key) {
 	}
 	return l
 }
-
-func open(t testing.TB, file string) *Table {
-	t.Helper()
-	table, err := Open(file, secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return table
-}
-
-func empty(t testing.TB) *Table { return open(t, filepath.Join(t.TempDir(), "stand-ins")) }
 
 func TestEveryAddressIsUsable(t *testing.T) {
 	seen := make(map[netip.Addr]bool)
@@ -79,8 +59,7 @@ func TestEveryAddressIsUsable(t *testing.T) {
 }
 
 func TestStandInStaysAPeersOwn(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "stand-ins")
-	table := open(t, file)
+	table := New(secret)
 	got := table.Assign("c", torrA, keys(0, 10))
 	if len(got) != 10 {
 		t.Fatalf("%d stand-ins, want 10", len(got))
@@ -98,54 +77,21 @@ func TestStandInStaysAPeersOwn(t *testing.T) {
 			t.Errorf("another client, swarm or peer has %v too, %v", a, err)
 		}
 	}
-	if err := table.Save(); err != nil {
-		t.Fatal(err)
-	}
 
-	again := open(t, file)
-	if p, ok := again.Lookup(got[3]); ok {
-		t.Errorf("the file tells that %v is %v", got[3], p)
+	again := New(secret)
+	if p, ok := again.Lookup(got[3]); ok || !Valid(got[3]) {
+		t.Errorf("after a restart %v is %v", got[3], p)
 	}
 	if a := again.Assign("c", torrA, keys(3, 1)); len(a) != 1 || a[0] != got[3] {
 		t.Errorf("after a restart it is %v, want %v", a, got[3])
 	}
-	if _, ok := again.Lookup(got[3]); !ok {
-		t.Error("a peer that was announced again is unknown")
-	}
-
-	lost := empty(t) // the file was lost: the address is the same still
-	if a, err := lost.Meet("c", torrA, key(3)); err != nil || a != got[3] {
-		t.Errorf("without the file it is %v, want %v", a, got[3])
-	}
-}
-
-// TestStandInOfAnEarlierRun says nothing but to whom it was given, and to who
-// names the swarm that it was of.
-func TestStandInOfAnEarlierRun(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "stand-ins")
-	table := open(t, file)
-	a := table.Assign("alice", torrA, keys(0, 1))[0]
-	if table.Given("alice", a) || !table.Was("alice", torrA, a) {
-		t.Error("a stand-in of this run is taken for one of an earlier one")
-	}
-	if err := table.Save(); err != nil {
-		t.Fatal(err)
-	}
-	table = open(t, file)
-	never := at(slots - 1)
-	if _, ok := table.Lookup(a); ok || !table.Given("alice", a) || table.Given("bob", a) || table.Given("alice", never) || table.Given("alice", Beacon(0)) {
-		t.Error("it is not known to whom it was given")
-	}
-	if !table.Was("alice", torrA, a) || table.Was("alice", torrB, a) || table.Was("bob", torrA, a) || table.Was("alice", torrA, never) || table.Was("alice", torrA, Beacon(0)) {
-		t.Error("it is not known of which swarm it was")
-	}
-	if again := table.Assign("alice", torrA, keys(0, 1))[0]; again != a || table.Given("alice", a) {
-		t.Error("the peer is another, or not seen")
+	if a, err := New([32]byte{2}).Meet("c", torrA, key(3)); err != nil || a == got[3] {
+		t.Errorf("with another secret it is %v too, %v", a, err)
 	}
 }
 
 func TestGoodPeersComeFirst(t *testing.T) {
-	table := empty(t)
+	table := New(secret)
 	table.Assign("c", torrA, keys(0, 20))
 	good, err := table.Meet("c", torrA, key(15))
 	if err != nil {
@@ -164,7 +110,7 @@ func TestGoodPeersComeFirst(t *testing.T) {
 }
 
 func TestOneAnswerMakesFiftyAtMost(t *testing.T) {
-	table := empty(t)
+	table := New(secret)
 	if got := table.Assign("c", torrA, keys(0, 200)); len(got) != MaxNew {
 		t.Errorf("%d new, want %d", len(got), MaxNew)
 	}
@@ -178,7 +124,7 @@ func TestOneAnswerMakesFiftyAtMost(t *testing.T) {
 
 func TestSwarmHoldsOnlySoMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := empty(t)
+		table := New(secret)
 		met, err := table.Meet("c", torrA, key(0))
 		if err != nil {
 			t.Fatal(err)
@@ -207,7 +153,7 @@ func TestSwarmHoldsOnlySoMany(t *testing.T) {
 
 func TestDayMakesOnlySoMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := empty(t)
+		table := New(secret)
 		n := 0
 		for s := byte(1); n < MaxPerDay; s++ {
 			n += len(table.Assign("c", swarm.Hash{s}, keys(0, MaxNew)))
@@ -221,13 +167,6 @@ func TestDayMakesOnlySoMany(t *testing.T) {
 		if _, err := table.Meet("d", torrB, key(7)); err != nil {
 			t.Errorf("another client: %v", err)
 		}
-		if err := table.Save(); err != nil {
-			t.Fatal(err)
-		}
-		table = open(t, table.file)
-		if _, err := table.Meet("c", torrB, key(7)); err != ErrDayFull {
-			t.Errorf("after a restart: %v, want %v", err, ErrDayFull)
-		}
 		time.Sleep(24 * time.Hour)
 		if _, err := table.Meet("c", torrB, key(7)); err != nil {
 			t.Errorf("the next day: %v", err)
@@ -237,7 +176,7 @@ func TestDayMakesOnlySoMany(t *testing.T) {
 
 func TestUnusedStandInRestsAndComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := empty(t)
+		table := New(secret)
 		a, err := table.Meet("c", torrA, key(1))
 		if err != nil {
 			t.Fatal(err)
@@ -263,7 +202,7 @@ func TestUnusedStandInRestsAndComesBack(t *testing.T) {
 // TestRangeIsReusedByTheSameClientOnly fills the whole range.
 func TestRangeIsReusedByTheSameClientOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := empty(t)
+		table := New(secret)
 		_, _, owner := table.ids(Peer{Client: "c"})
 		for s := range slots {
 			var i id
@@ -287,188 +226,27 @@ func TestRangeIsReusedByTheSameClientOnly(t *testing.T) {
 	})
 }
 
-func sample(t testing.TB) *Table {
-	table := newTable("", secret)
-	add := func(p Peer, used int64, met, rests bool) {
-		i, g, o := table.ids(p)
-		s, ok := table.free(i, o, time.Unix(0, 0))
-		if !ok {
-			t.Fatal("no slot")
-		}
-		table.entries[s] = &entry{id: i, group: g, client: o, used: used, met: met, rests: rests}
-		table.known[i] = s
-		table.made[o] = made{day: 20000, n: 3}
-	}
-	add(Peer{"c", torrA, key(1)}, 480000, true, false)
-	add(Peer{"c", torrB, key(2)}, 480001, false, true)
-	add(Peer{"d", torrA, key(1)}, 480002, true, true)
-	return table
-}
-
-// TestGoldenFile holds the layout of the file.
-func TestGoldenFile(t *testing.T) {
-	const name = "testdata/file.txt"
-	b := sample(t).append(nil)
-	if *update {
-		var s strings.Builder
-		s.WriteString("# A table of three stand-ins of two clients, under the secret 01 00 ...\n")
-		s.WriteString("# Made by go test -run Golden -update ./proxy/peers; file.go has the layout.\n")
-		line := func(what string, n int) {
-			fmt.Fprintf(&s, "%x  # %s\n", b[:n], what)
-			b = b[n:]
-		}
-		line("entries", 4)
-		line("days", 4)
-		for range 3 {
-			line("slot", 4)
-			line("peer", 16)
-			line("swarm", 8)
-			line("client", 8)
-			line("last use", 4)
-			line("flags", 1)
-		}
-		for range 2 {
-			line("client", 8)
-			line("day", 4)
-			line("made", 4)
-		}
-		if err := os.WriteFile(name, []byte(s.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if want := golden(t); !bytes.Equal(b, want) {
-		t.Errorf("the file is\n%x, want\n%x", b, want)
-	}
-}
-
-func golden(t testing.TB) (b []byte) {
-	text, err := os.ReadFile("testdata/file.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		digits, _, _ := strings.Cut(line, "#")
-		part, err := hex.DecodeString(strings.TrimSpace(digits))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b = append(b, part...)
-	}
-	return b
-}
-
-func TestFileRoundTrip(t *testing.T) {
-	b := sample(t).append(nil)
-	table := newTable("", secret)
-	if err := table.parse(b); err != nil {
-		t.Fatal(err)
-	}
-	if got := table.append(nil); !bytes.Equal(got, b) {
-		t.Errorf("made %x of %x", got, b)
-	}
-}
-
-func TestDamagedFileIsRefused(t *testing.T) {
-	b := sample(t).append(nil)
-	for i := range b {
-		if newTable("", secret).parse(b[:i]) == nil {
-			t.Errorf("took %d of %d bytes", i, len(b))
-		}
-	}
-	if newTable("", secret).parse(append(b, 0)) == nil {
-		t.Error("took a byte too many")
-	}
-}
-
-func FuzzFile(f *testing.F) {
-	f.Add(golden(f))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		table := newTable("", secret)
-		if table.parse(b) == nil && !bytes.Equal(table.append(nil), b) {
-			t.Errorf("made something else of %x", b)
-		}
-	})
-}
-
-func TestADamagedFileIsAnEmptyTableAndLeavesNoCopy(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "stand-ins")
-	table := open(t, file)
-	table.Assign("alice", torrA, keys(0, 3))
-	if err := table.Save(); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(file, 100); err != nil {
-		t.Fatal(err)
-	}
-	if n := open(t, file).Live(); n != 0 {
-		t.Errorf("%d stand-ins of a damaged file", n)
-	}
-	if left, _ := filepath.Glob(file + "*"); len(left) != 0 {
-		t.Errorf("left behind: %v", left)
-	}
-}
-
-func TestFileIsItsOwnersAndTellsNothing(t *testing.T) {
-	table := empty(t)
-	table.Assign("alice", torrA, keys(0, 3))
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := table.Run(ctx); err != nil { // saves when it ends
-		t.Fatal(err)
-	}
-	info, err := os.Stat(table.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v", info.Mode())
-	}
-	b, err := os.ReadFile(table.file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := key(1)
-	for _, secret := range [][]byte{torrA[:], torrA[:6], k[:8], []byte("alice")} {
-		if bytes.Contains(b, secret) {
-			t.Errorf("the file holds %x", secret)
-		}
-	}
-	if l, _ := os.ReadDir(filepath.Dir(table.file)); len(l) != 1 {
-		t.Errorf("%v are left", l)
-	}
-	table.file = filepath.Join(t.TempDir(), "no such folder", "file")
-	table.dirty = true
-	if err := table.Save(); err == nil || !table.dirty {
-		t.Errorf("Save into nowhere = %v", err)
-	}
-}
-
-func TestRunSavesWhileItRuns(t *testing.T) {
+func TestRunSweeps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		table := empty(t)
+		table := New(secret)
 		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- table.Run(ctx) }()
+		done := make(chan bool)
+		go func() {
+			table.Run(ctx)
+			close(done)
+		}()
 		table.Assign("c", torrA, keys(0, 3))
-		time.Sleep(saveEvery + time.Second)
-		synctest.Wait()
-		if _, err := os.Stat(table.file); err != nil {
-			t.Error(err)
-		}
 		time.Sleep(Unused + 2*sweepEvery)
 		if table.Live() != 0 {
 			t.Errorf("%d live, want none", table.Live())
 		}
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		<-done
 	})
 }
 
 func TestManyAtOnce(t *testing.T) {
-	table := empty(t)
+	table := New(secret)
 	var wg sync.WaitGroup
 	for c := range 8 {
 		wg.Go(func() {
@@ -478,7 +256,7 @@ func TestManyAtOnce(t *testing.T) {
 				}
 				table.Meet("c", torrA, key(i))
 				if c == 0 && i%10 == 0 {
-					table.Save()
+					table.Sweep()
 				}
 			}
 		})
