@@ -59,7 +59,7 @@ var (
 // concurrent use as rw, with one reader and one writer. Errors are ErrProtocol,
 // ErrTorrent and rw's; rw may then have been read from.
 func Receive(rw io.ReadWriter, torrent [20]byte) (io.ReadWriter, error) {
-	key, s, err := answerKey(rw)
+	key, s, err := answerKey(rw, newKey)
 	if err != nil {
 		return nil, err
 	}
@@ -106,14 +106,15 @@ func Receive(rw io.ReadWriter, torrent [20]byte) (io.ReadWriter, error) {
 	return pair{io.MultiReader(first, r), w}, nil
 }
 
-// answerKey reads A's key and returns B's, and the secret.
-func answerKey(r io.Reader) (key, secret []byte, err error) {
+// answerKey reads A's key and returns B's, made from a private key that draw
+// returns, and the secret.
+func answerKey(r io.Reader, draw func() *big.Int) (key, secret []byte, err error) {
 	theirs, err := readKey(r)
 	if err != nil {
 		return nil, nil, err
 	}
 	for range keyTries {
-		x := newKey()
+		x := draw()
 		if s, ok := agree(x, theirs); ok {
 			return public(x), s, nil
 		}

@@ -126,23 +126,33 @@ func TestItSpeaksWithAnotherImplementation(t *testing.T) {
 }
 
 // TestNoSecretBeginsWithZero: rTorrent 0.9.8 leaves zero bytes in front out of
-// what it hashes, and never hears of the peer then. With the first key here
-// every other secret begins so, with the second every one.
+// what it hashes, and never hears of the peer then. The powers of the first key
+// here are one, for even private keys, and the key itself. Those of the second
+// are all one.
 func TestNoSecretBeginsWithZero(t *testing.T) {
-	half := new(big.Int).Sub(prime, big.NewInt(1)) // its powers are one and itself
-	for range 20 {
-		_, _, err, _ := exchange(t, receive, func(rw io.ReadWriter) (io.ReadWriter, error) {
-			rw.Write(half.FillBytes(make([]byte, keySize)))
-			if _, err := readKey(rw); err != nil {
-				return nil, err
+	half := new(big.Int).Sub(prime, big.NewInt(1))
+	for _, c := range []struct {
+		name string
+		even int // private keys in front of the first odd one
+		want error
+	}{
+		{"the first will do", 0, nil},
+		{"the third will do", 2, nil},
+		{"the last will do", keyTries - 1, nil},
+		{"none will do", keyTries, ErrProtocol},
+	} {
+		drawn := 0
+		key, secret, err := answerKey(bytes.NewReader(half.FillBytes(make([]byte, keySize))), func() *big.Int {
+			if drawn++; drawn > c.even {
+				return big.NewInt(3)
 			}
-			s := half.Bytes()
-			rw.Write(digest("req1", s))
-			rw.Write(name(s, [20]byte{}))
-			return rw, nil
+			return big.NewInt(2)
 		})
-		if !errors.Is(err, ErrTorrent) { // that far it gets by the secret alone
-			t.Fatal(err)
+		if !errors.Is(err, c.want) || drawn != min(c.even+1, keyTries) {
+			t.Errorf("%s: %v after %d keys", c.name, err, drawn)
+		}
+		if err == nil && (!bytes.Equal(secret, half.Bytes()) || !bytes.Equal(key, public(big.NewInt(3)))) {
+			t.Errorf("%s: key %x, secret %x", c.name, key, secret)
 		}
 	}
 	one := func(rw io.ReadWriter) (io.ReadWriter, error) {
