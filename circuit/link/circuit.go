@@ -236,7 +236,7 @@ func (c *Circuit) appendControl(b []byte) []byte {
 			c.link.sched.push(&c.slot, f)
 		}
 	}
-	if c.grant != 0 {
+	if c.grant != 0 && c.opened { // what is granted before CREATED follows it
 		b = cell.AppendCredit(b, c.id, c.grant)
 		c.grant = 0
 	}

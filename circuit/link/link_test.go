@@ -1,6 +1,7 @@
 package link
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -54,7 +55,7 @@ func TestOnlyWhoDialledTheLinkOpensCircuits(t *testing.T) {
 // synced waits until neither side remembers a circuit.
 func synced(t *testing.T, links ...*running) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		left := 0
 		for _, l := range links {
 			l.mu.Lock()
@@ -157,7 +158,7 @@ func TestFramesThatFitNoCircuitCloseTheLink(t *testing.T) {
 				if err == nil {
 					t.Error("no reason")
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Error("the link stands")
 				l.stop()
 			}
@@ -305,6 +306,21 @@ func TestCellsSentBeforeCreatedFollowIt(t *testing.T) {
 	e.c.Created(make([]byte, cell.CreatedSize))
 	e.send(1, 6)
 	r.reads("1 created", "1 data 5", "1 data 5", "1 data 5", "1 data 6")
+}
+
+// TestCreditGrantedBeforeCreatedFollowsIt: the neighbour ends a circuit on which
+// CREDIT comes first.
+func TestCreditGrantedBeforeCreatedFollowsIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, l := dialRaw(t)
+		defer l.stop()
+		r.frame(1, cell.Create)
+		e := <-l.accepted
+		e.c.Grant(Floor + 20)
+		synctest.Wait() // whatever the link sends by itself
+		e.c.Created(make([]byte, cell.CreatedSize))
+		r.reads("1 created", fmt.Sprint("1 credit ", Floor+20))
+	})
 }
 
 // write lets the link write, or not.

@@ -16,6 +16,9 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/onion"
 )
 
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
 // somebody is an identity and its certificate.
 func somebody(tb testing.TB) (onion.ID, tls.Certificate) {
 	tb.Helper()
@@ -119,7 +122,7 @@ func (e *end) Cell(b *[cell.Size]byte) {
 // wait waits until ok, which is called with e locked.
 func (e *end) wait(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(patience)
 	for {
 		e.mu.Lock()
 		if ok() {
@@ -236,7 +239,7 @@ func (r *raw) credit(id cell.ID, total uint64) {
 func (r *raw) read() string {
 	r.tb.Helper()
 	if len(r.unread) == 0 {
-		r.l.wire.SetReadDeadline(time.Now().Add(10 * time.Second))
+		r.l.wire.SetReadDeadline(time.Now().Add(patience))
 		var err error
 		if r.unread, r.unfetch, err = r.l.readRecord(); err != nil {
 			return "closed"

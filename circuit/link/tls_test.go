@@ -60,7 +60,7 @@ func handshake(t *testing.T, id onion.ID, other func(net.Conn)) error {
 	a, b := linktest.Pipe(linktest.Shape{})
 	var wg sync.WaitGroup
 	wg.Go(func() { other(b); b.Close() })
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	l, err := Dial(ctx, a, id, nil)
 	if l != nil {
