@@ -41,6 +41,9 @@ func (s *script) Room()   {}
 func (s *script) Flush()  {}
 func (s *script) Closed() {}
 
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
 func (s *script) take(m cell.Message) {
 	m.Body = bytes.Clone(m.Body)
 	s.mu.Lock()
@@ -56,7 +59,7 @@ func (s *script) take(m cell.Message) {
 // hears waits for the nth message with this verb, from 1.
 func (s *script) hears(t *testing.T, v cell.Verb, nth int) cell.Message {
 	t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		s.mu.Lock()
 		n := 0
@@ -174,7 +177,7 @@ func ends(t *testing.T, c *Circuit) {
 	t.Helper()
 	select {
 	case <-c.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the circuit stands")
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"io"
 	"testing"
-	"time"
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
@@ -18,7 +17,7 @@ func TestLastHopAnswersRequestsAtEveryLength(t *testing.T) {
 	n := startNetwork(t, 8, nil)
 	for own := range path.MaxOwn + 1 {
 		c := n.client(t, own)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		ask := []byte("0123456789abcdef0123456789abcdef")
 		built, got, err := c.Request(ctx, circuit.Want{Use: circuit.ForTracker, Last: n.relays[7]}, cell.RequestEcho, ask, 1<<20)
 		if err != nil {

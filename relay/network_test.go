@@ -46,6 +46,9 @@ func verify(_ [32]byte, body []byte) (token [cell.TokenSize]byte, life time.Dura
 	return token, registered, nil
 }
 
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
 func step() uint32 { return onion.Step(time.Now()) }
 
 // startNetwork starts n relays; with a nil m, on loopback.
@@ -181,7 +184,7 @@ func (n *network) meet() path.Relay { return n.relays[len(n.relays)-1] }
 
 func (n *network) host(t testing.TB, own int) *host {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	h := &host{client: n.client(t, own), arrived: make(chan *stream.Conn, 100)}
 	h.key, _ = stream.GenerateKey()
@@ -224,7 +227,7 @@ func (h *host) call() circuit.Call {
 // visit opens a stream to h from a client of its own, and returns both ends.
 func (n *network) visit(t testing.TB, h *host, own int) (there, here *stream.Conn) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	_, there, err := n.client(t, own).Dial(ctx, circuit.Want{Use: circuit.ForPeer, Key: path.Key{1}, Last: n.meet()}, h.call())
 	if err != nil {

@@ -52,7 +52,7 @@ func (n *network) knock(t testing.TB, way []path.Relay, early []byte) *rogue {
 		t.Fatal(err)
 	}
 	r := &rogue{t: t, pending: pending, intake: link.NewIntake(nil), changed: make(chan struct{})}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	l, err := n.links(t).Get(ctx, way[0].ID, way[0].Addr)
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *rogue) mute() { r.note(func() { r.intake = nil }) }
 // waits waits until ok, which is called with r locked.
 func (r *rogue) waits(what string, ok func() bool) {
 	r.t.Helper()
-	timeout := time.After(20 * time.Second)
+	timeout := time.After(patience)
 	for {
 		r.mu.Lock()
 		if ok() {
@@ -192,7 +192,7 @@ func echo(t testing.TB, a, b *stream.Conn) {
 	for _, way := range [][2]*stream.Conn{{a, b}, {b, a}} {
 		go way[0].Write([]byte("still here"))
 		got := make([]byte, 10)
-		way[1].SetReadDeadline(time.Now().Add(20 * time.Second))
+		way[1].SetReadDeadline(time.Now().Add(patience))
 		for n := 0; n < len(got); {
 			k, err := way[1].Read(got[n:])
 			if err != nil {

@@ -65,7 +65,7 @@ func TestEachClientSeedsAndDownloads(t *testing.T) {
 	if err := netns.AddAddress(netip.AddrFrom4(address)); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	t.Cleanup(cancel)
 	for _, kind := range All {
 		t.Run(kind.Name, func(t *testing.T) {

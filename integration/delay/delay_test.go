@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -54,18 +55,23 @@ func TestEachDirectionIsLate(t *testing.T) {
 
 	near.Write([]byte("ping"))
 	io.ReadFull(far, b)
-	if took := time.Since(start); took < 3*d || took > 20*d {
+	if took := time.Since(start); took < 3*d {
 		t.Errorf("the first bytes took %v, want %v: two for the handshake and one for themselves", took, 3*d)
 	}
-	for range 3 {
+	const tries = 200 // a busy machine holds up some of them
+	least := time.Duration(math.MaxInt64)
+	for i := 0; i < 3 || i < tries && least > 3*d; i++ {
 		start = time.Now()
 		near.Write([]byte("ping"))
 		io.ReadFull(far, b)
 		far.Write([]byte("pong"))
 		io.ReadFull(near, b)
-		if took := time.Since(start); took < 2*d || took > 20*d {
-			t.Errorf("a round trip took %v, want %v", took, 2*d)
+		if least = min(least, time.Since(start)); least < 2*d {
+			t.Fatalf("a round trip took %v, want %v", least, 2*d)
 		}
+	}
+	if least > 3*d {
+		t.Errorf("the fastest round trip took %v, want %v", least, 2*d)
 	}
 }
 

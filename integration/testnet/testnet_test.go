@@ -100,7 +100,7 @@ type described func(line []byte)
 func (d described) Write(b []byte) (int, error) { d(b); return len(b), nil }
 
 func TestOneLineDescribesEverythingAndNothingIsLeft(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	c := config(t)
 	c.LinkDelay = time.Millisecond

@@ -30,7 +30,7 @@ func conns(t testing.TB) (ours, theirs net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
-	soon := time.Now().Add(10 * time.Second)
+	soon := time.Now().Add(time.Minute) // nothing waits that long
 	ours.SetDeadline(soon)
 	theirs.SetDeadline(soon)
 	return ours, theirs

@@ -366,10 +366,19 @@ func TestNsswitchKeepsUsersAndDropsOtherSourcesOfHosts(t *testing.T) {
 // wantVeth tells the tests below TestAllOfItOverTheVethPair that they are.
 const wantVeth = "SHOAL_TEST_VETH"
 
+// timeLeft is how long the tests may still run, but for what it takes to report.
+func timeLeft(t *testing.T) time.Duration {
+	end, ok := t.Deadline()
+	if !ok {
+		return 0
+	}
+	return max(time.Until(end)-5*time.Second, time.Second)
+}
+
 // The whole of this package's tests once more over the veth pair: as root, as
 // somebody who may not open the TUN.
 func TestAllOfItOverTheVethPair(t *testing.T) {
-	cmd := exec.Command(openTo(t), "-test.v", "-test.timeout=2m", "-test.skip=^TestAllOfItOverTheVethPair$")
+	cmd := exec.Command(openTo(t), "-test.v", "-test.timeout="+timeLeft(t).String(), "-test.skip=^TestAllOfItOverTheVethPair$")
 	cmd.Env = append(os.Environ(), wantVeth+"=1")
 	tun, err := os.Stat("/dev/net/tun")
 	closed := err != nil || tun.Mode().Perm()&0o006 == 0

@@ -140,8 +140,8 @@ func TestADeafCommandIsKilled(t *testing.T) {
 	if code := l.wait(); code != 128+9 {
 		t.Errorf("exit code %d, want 137", code)
 	}
-	if d := time.Since(start); d < cfg.Grace || d > 8*time.Second {
-		t.Errorf("killed after %v, want %v", d, cfg.Grace)
+	if d := time.Since(start); d < cfg.Grace {
+		t.Errorf("killed after %v, want not before %v", d, cfg.Grace)
 	}
 	gone(t, pids...)
 }
@@ -258,14 +258,10 @@ func TestSIGTERMEndsTheCommand(t *testing.T) {
 	} {
 		cmd, out := host(t, c.script, nil)
 		pids := strings.Fields(readLine(t, out))
-		start := time.Now()
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
 		if got := cmd.ProcessState.ExitCode(); got != c.code {
 			t.Errorf("exit code %d, want %d", got, c.code)
-		}
-		if d := time.Since(start); d > 2*time.Second {
-			t.Errorf("the command ended after %v", d)
 		}
 		gone(t, pids...)
 	}
@@ -444,6 +440,7 @@ func TestSocketsOfTheHostAreNotInherited(t *testing.T) {
 }
 
 func TestRunLeavesNothingBehind(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())                                        // where no other process leaves anything
 	mustRun(t, as(t, traffic{tcp: echoing}, "tcp", standIn.String(), "x")) // warm up
 	fds := func() int { d, _ := os.ReadDir("/proc/self/fd"); return len(d) }
 	before, open := runtime.NumGoroutine(), fds()

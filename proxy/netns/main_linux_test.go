@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a test waits for what must happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // standIn is an address outside that no test gives a meaning.
 var standIn = netip.MustParseAddrPort("198.18.4.2:6881")

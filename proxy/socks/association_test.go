@@ -111,10 +111,9 @@ func TestBeaconTellsTheAddress(t *testing.T) {
 	if _, again := assoc.TakeBeacon(); again {
 		t.Error("the beacon was given twice")
 	}
-	began := time.Now()
 	a.packet(t, b.Addr().String(), b.Port(), []byte("A\x00\x12\x34\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x05\x00\x00"))
 	h, reset := a.answer(t)
-	if h.addrPort() != b || reset[0] != reset0 || !bytes.Equal(reset[2:4], []byte{0x12, 0x34}) || time.Since(began) > time.Second {
+	if h.addrPort() != b || reset[0] != reset0 || !bytes.Equal(reset[2:4], []byte{0x12, 0x34}) {
 		t.Errorf("%x from %v", reset, h)
 	}
 	if !assoc.Known() {
@@ -157,7 +156,7 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 	dialled.Add(60)
 	for i := range 60 {
 		wg.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			backlog <- struct{}{}
 			from := netip.AddrFrom4([4]byte{198, 18, 9, byte(i + 1)})
@@ -175,7 +174,7 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 			dialled.Wait()
 			go c.Write(want)
 			got := make([]byte, len(want))
-			c.SetReadDeadline(time.Now().Add(30 * time.Second))
+			c.SetReadDeadline(time.Now().Add(patience))
 			if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%d bytes, %v", n, err)
 			}

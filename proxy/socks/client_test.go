@@ -71,7 +71,7 @@ func start(t testing.TB, c Config) *sidecar {
 			if !errors.Is(err, context.Canceled) {
 				t.Errorf("Serve = %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Error("Serve goes on")
 		}
 	})
@@ -111,7 +111,7 @@ func (s *sidecar) counted(t *testing.T, r status.Reason, n int) {
 // until waits until ok, or fails.
 func until(t testing.TB, ok func() bool, what func() string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(what())
 		}
@@ -146,7 +146,7 @@ func dial(t testing.TB, s *sidecar) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	t.Cleanup(func() { c.Close() })
 	return &client{t, c.(*net.TCPConn)}
 }
@@ -269,7 +269,7 @@ func (a *association) packet(t testing.TB, host string, port uint16, body []byte
 func (a *association) answer(t testing.TB) (udpHeader, []byte) {
 	t.Helper()
 	b := make([]byte, 64<<10)
-	a.SetReadDeadline(time.Now().Add(10 * time.Second))
+	a.SetReadDeadline(time.Now().Add(patience))
 	n, from, err := a.ReadFromUDPAddrPort(b)
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.fuzz"); f != nil && f.Value.String() != "" {
 		os.Exit(code) // the fuzzer leaves some of its own
 	}
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before && code == 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > before && code == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			buf := make([]byte, 1<<20)
 			fmt.Printf("%d goroutines are left\n%s", runtime.NumGoroutine()-before, buf[:runtime.Stack(buf, true)])
@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
 
 const standIn = "198.18.5.5"
 
@@ -327,7 +330,7 @@ func TestServeEndsWithAllItStarted(t *testing.T) {
 	cancel()
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Serve goes on")
 	}
 	<-inside

@@ -254,8 +254,8 @@ func TestLeaveDoesNotWaitForATrackerThatIsSilent(t *testing.T) {
 	}
 	began := time.Now()
 	m.Leave()
-	if took := time.Since(began); took > leaveWait+2*time.Second {
-		t.Errorf("Leave took %v", took)
+	if took := time.Since(began); took > tellTimeout { // what a record may take
+		t.Errorf("Leave took %v, want about %v", took, leaveWait)
 	}
 }
 

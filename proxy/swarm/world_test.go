@@ -289,7 +289,8 @@ func (s *sidecar) join(t testing.TB, h Hash, peers int) *member {
 	return m
 }
 
-const patience = 15 * time.Second
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
 
 func soon(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -103,6 +103,9 @@ func (echo) Serve(_ context.Context, c swarm.Conn) {
 	io.Copy(c, c)
 }
 
+// patience is how long a test waits for what must happen.
+const patience = time.Minute
+
 // start returns a Socket that is closed with the test, and its cable.
 func start(t testing.TB, peer func(context.Context, netip.AddrPort) (Session, error), count func(status.Reason)) (*Socket, *cable) {
 	t.Helper()
@@ -136,7 +139,7 @@ func reached(context.Context, netip.AddrPort) (Session, error) { return echo{}, 
 // quarter of an hour.
 func TestWhoDoesNotTurnToTCPIsTakenAtOnce(t *testing.T) {
 	_, cable := start(t, reached, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	c, err := client(t, cable).DialContext(ctx, "", standIn.String())
 	if err != nil {
@@ -166,7 +169,7 @@ func TestWhoTurnsToTCPIsRefusedOnce(t *testing.T) {
 			if kind(p.body) != want || p.from != standIn {
 				t.Errorf("SYN %d is answered by %x from %v, want type %d", i, p.body, p.from, want)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(patience):
 			t.Fatalf("SYN %d is not answered", i)
 		}
 	}
@@ -176,7 +179,7 @@ func TestAPeerThatIsNotReachedIsReset(t *testing.T) {
 	counts := make(chan status.Reason, 1)
 	_, cable := start(t, func(context.Context, netip.AddrPort) (Session, error) { return nil, swarm.ErrUnreachable },
 		func(r status.Reason) { counts <- r })
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if _, err := client(t, cable).DialContext(ctx, "", standIn.String()); err == nil || ctx.Err() != nil {
 		t.Errorf("Dial = %v, want a reset", err)
@@ -216,7 +219,7 @@ func TestCloseEndsEverything(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Close hangs")
 	}
 	if _, err := s.Dial(t.Context(), standIn); err == nil {

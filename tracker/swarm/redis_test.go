@@ -85,7 +85,7 @@ func startRedis(t *testing.T) *redis.Client {
 	})
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for client.Ping(ctx).Err() != nil {
 		select {
 		case err := <-exited:
