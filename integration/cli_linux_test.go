@@ -6,11 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -100,93 +98,6 @@ func TestTheNetworkCommandPrintsOneLineAndLeavesNothing(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func TestWhatANetworkCannotBeIsAUsageError(t *testing.T) {
-	for name, args := range map[string][]string{
-		"too few relays for the default hops": {"--trackers", "1", "--relays", "3", "--sidecars", "1"},
-		"too few relays for the hops":         {"--trackers", "1", "--relays", "4", "--sidecars", "2", "--hops", "2,4"},
-		"no tracker":                          {"--trackers", "0", "--relays", "4", "--sidecars", "1"},
-		"hops that are no number":             {"--trackers", "1", "--relays", "4", "--sidecars", "1", "--hops", "two"},
-		"an unknown flag":                     {"--unheard-of"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			args := append([]string{"testnet", "--json", "--state", t.TempDir()}, args...)
-			got := command(t, deadline(t, 10*time.Second), shoal(), args...)
-			if got.code != 2 || got.out != "" || got.stderr == "" {
-				t.Errorf("%+v, want exit code 2 and a word on stderr", got)
-			}
-		})
-	}
-}
-
-// TestMistakesAreExplained: each is an error in one line that says what to do,
-// and never a panic.
-func TestMistakesAreExplained(t *testing.T) {
-	network := network(t)
-	busy, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer busy.Close()
-	garbage := filepath.Join(t.TempDir(), "garbage.json")
-	if err := os.WriteFile(garbage, []byte("{\"trackers\": 7"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	file := []string{"--network", network.Network}
-	for name, tt := range map[string]struct {
-		program string
-		args    []string
-		code    int
-		want    string // a regular expression
-	}{
-		"a proxy without a network":          {shoal(), []string{"proxy"}, 1, `(?s)no public.*testnet`},
-		"a relay without a network":          {shoal(), []string{"relay", "--listen", "127.2.99.1:9001"}, 1, `(?s)no public.*testnet`},
-		"a network file that isn't there":    {shoal(), []string{"proxy", "--network", garbage + ".not"}, 1, `no such file`},
-		"a network file that is none":        {shoal(), []string{"proxy", "--network", garbage}, 1, `garbage\.json`},
-		"a link that is none":                {shoal(), []string{"proxy", "--tracker", "shoal://nonsense"}, 2, `tracker link`},
-		"SOCKS for everybody, no password":   {shoal(), append(file, "--socks", "0.0.0.0:0"), 2, `password`},
-		"a SOCKS port in use":                {shoal(), append(file, "--socks", busy.Addr().String()), 1, `in use`},
-		"a status port in use":               {shoal(), append(file, "--status", busy.Addr().String(), "--socks", "127.0.0.1:0"), 1, `in use`},
-		"a status page for everybody":        {shoal(), append(file, "--status", "0.0.0.0:0", "--socks", "127.0.0.1:0"), 2, `loopback`},
-		"a relay's port in use":              {shoal(), append([]string{"relay", "--listen", busy.Addr().String()}, file...), 1, `in use`},
-		"a tracker's port in use":            {shoalTracker(), []string{"--listen", busy.Addr().String()}, 1, `in use`},
-		"five hops":                          {shoal(), append(file, "--hops", "5"), 2, `hops`},
-		"a flag that nobody knows":           {shoal(), []string{"relay", "--unheard-of"}, 2, `unheard-of`},
-		"a tracker's flag that nobody knows": {shoalTracker(), []string{"--unheard-of"}, 2, `unheard-of`},
-		"a command that nobody knows":        {shoal(), []string{"swim"}, 2, `swim`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			args := tt.args
-			if len(args) > 0 && args[0] == "--network" {
-				args = append([]string{"proxy"}, args...)
-			}
-			if tt.code == 1 {
-				args = append(slices.Clip(args), "--state", t.TempDir())
-			}
-			got := command(t, deadline(t, 10*time.Second), tt.program, args...)
-			if got.code != tt.code || !regexp.MustCompile(tt.want).MatchString(got.stderr) {
-				t.Errorf("%s: exit code %d and %q, want %d and %q", strings.Join(args, " "), got.code, got.stderr, tt.code, tt.want)
-			}
-			if strings.Contains(got.stderr, "goroutine") {
-				t.Error("it panicked")
-			}
-		})
-	}
-}
-
-// TestHelpIsForNewcomers: every command has it, on stdout, and exits with 0.
-func TestHelpIsForNewcomers(t *testing.T) {
-	ctx := deadline(t, 20*time.Second)
-	for _, args := range [][]string{{"--help"}, {"proxy", "--help"}, {"relay", "--help"}, {"testnet", "--help"}, {"demo", "--help"}} {
-		got := command(t, ctx, shoal(), args...)
-		if got.code != 0 || !strings.Contains(got.out, "USAGE") {
-			t.Errorf("shoal %s: %+v", strings.Join(args, " "), got)
-		}
-	}
-	if got := command(t, ctx, shoalTracker(), "--help"); got.code != 0 || !strings.Contains(got.out, "USAGE") {
-		t.Errorf("shoal-tracker --help: %+v", got)
 	}
 }
 

@@ -126,10 +126,10 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	if len(cfg.Network.Entries) == 0 && !cfg.BootstrapDirect {
-		return nil, errors.New("the network names no entry relay: a first start would have to dial a tracker, which would see this computer's address. Ask for a link with entry relays, or say --bootstrap-direct")
+		return nil, errors.New("the network names no entry relay: a first start would have to dial a tracker, which would see this computer's address. Ask for a link with entry relays, or set --bootstrap-direct")
 	}
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
-		return nil, fmt.Errorf("%w: --hops %d: 1 to %d own relays (0 only in a network file marked as a test)", ErrUsage, cfg.Hops, path.MaxOwn)
+		return nil, fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)
 	}
 	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting", patience: entryPatience}
 	var err error

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -52,15 +51,14 @@ func runTestnet(c *cli.Context) error {
 			cfg.Hops = append(cfg.Hops, n)
 		}
 	}
+	if err := cfg.Check(); err != nil {
+		return program.Usage(err)
+	}
 	var err error
 	if cfg.Shoal, cfg.Tracker, err = programs(); err != nil {
 		return err
 	}
-	err = testnet.Run(c.Context, cfg, os.Stdout, c.Bool("json"), os.Stderr)
-	if errors.Is(err, testnet.ErrTooFewRelays) || errors.Is(err, testnet.ErrUsage) {
-		return program.Usage(err)
-	}
-	return err
+	return testnet.Run(c.Context, cfg, os.Stdout, c.Bool("json"), os.Stderr)
 }
 
 var demoCommand = &cli.Command{

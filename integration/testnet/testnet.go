@@ -53,8 +53,7 @@ const (
 	DefaultSettle = 15 * time.Second
 )
 
-// The errors on which the program exits with 2 instead of 1: its user asked for
-// what can't be.
+// The kinds of error that Check returns.
 var (
 	ErrTooFewRelays = errors.New("too few relays")
 	ErrUsage        = errors.New("no such network")
@@ -100,7 +99,7 @@ func (c Config) hops(sidecar int) (n int, set bool) {
 	return c.Hops[min(sidecar, len(c.Hops)-1)], true
 }
 
-// Check says what is wrong with c, with ErrUsage or ErrTooFewRelays inside.
+// Check returns what is wrong with c: an ErrUsage or ErrTooFewRelays.
 func (c Config) Check() error {
 	for _, n := range []int{c.Trackers, c.Relays, c.Sidecars} {
 		if n < 0 || n > MaxMembers {

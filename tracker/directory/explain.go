@@ -33,7 +33,7 @@ var lookalikes = []struct {
 	{regexp.MustCompile(`^\s*$`), "it is empty"},
 	{regexp.MustCompile(`^d\d+:`), "it is a .torrent: open it in the torrent client"},
 	{regexp.MustCompile(`^\s*magnet:`), "it holds a magnet link: open that in the torrent client"},
-	{regexp.MustCompile(`^\s*` + linkPrefix), "it holds a tracker link: specify that with --tracker"},
+	{regexp.MustCompile(`^\s*` + LinkPrefix), "it holds a tracker link: specify that with --tracker"},
 	{regexp.MustCompile(`^\s*<`), "it is HTML or XML: download the file itself, not a page about it"},
 }
 
@@ -97,9 +97,9 @@ func position(b []byte, offset int64) string {
 func notLink(s string) error {
 	switch scheme, _, _ := strings.Cut(s, ":"); scheme {
 	case "magnet":
-		return errors.New("this is a magnet link: open it in the torrent client")
+		return errors.New("want " + LinkPrefix + "…, not a magnet link: open that in the torrent client")
 	case "http", "https", "udp", "ws", "wss":
-		return errors.New("this is an ordinary BitTorrent tracker or a web page; links of Shoal trackers begin with " + linkPrefix)
+		return errors.New("want " + LinkPrefix + "…, not an ordinary BitTorrent tracker or a web page")
 	}
-	return fmt.Errorf("a tracker link begins with %s, and %.40q does not", linkPrefix, s)
+	return fmt.Errorf("want %s…, not %.40q", LinkPrefix, s)
 }

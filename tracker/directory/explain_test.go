@@ -72,8 +72,8 @@ func TestOtherLinksAreRefusedByName(t *testing.T) {
 		"magnet:?xt=urn:btih:abc":          "magnet link",
 		"https://tracker.example/announce": "ordinary BitTorrent tracker",
 		"udp://tracker.example:6969":       "ordinary BitTorrent tracker",
-		"network.json":                     `begins with shoal1, and "network.json" does not`,
-		"shoal://KEY@192.0.2.1:9000":       "begins with shoal1, and",
+		"network.json":                     `want shoal1…, not "network.json"`,
+		"shoal://KEY@192.0.2.1:9000":       `want shoal1…, not "shoal://`,
 		"":                                 "incomplete",
 	} {
 		if _, err := ParseLink(link); err == nil || !strings.Contains(err.Error(), want) {

@@ -32,15 +32,17 @@ type Link struct {
 }
 
 const (
-	linkPrefix = "shoal1"
-	labelLink  = "shoal/1 link"
-	linkSum    = 4
+	// LinkPrefix is how each tracker link begins.
+	LinkPrefix = "shoal1"
+
+	labelLink = "shoal/1 link"
+	linkSum   = 4
 
 	// MaxLinkEntries is the most entry relays in a link.
 	MaxLinkEntries = 8
 
 	// MaxLink is the longest tracker link, characters.
-	MaxLink = len(linkPrefix) + (8*maxLinkBytes+4)/5
+	MaxLink = len(LinkPrefix) + (8*maxLinkBytes+4)/5
 
 	maxLinkBytes = 32 + addrSize + 1 + 1 + MaxWithin*(1+16+1) + 1 + MaxLinkEntries*(32+addrSize) + linkSum
 )
@@ -70,7 +72,7 @@ func (l Link) String() string {
 	for _, e := range l.Entries {
 		b = appendAddr(append(b, e.ID[:]...), e.Addr)
 	}
-	return linkPrefix + base32Lower.EncodeToString(append(b, checkLink(b)...))
+	return LinkPrefix + base32Lower.EncodeToString(append(b, checkLink(b)...))
 }
 
 func checkLink(b []byte) []byte {
@@ -89,9 +91,9 @@ func ParseLink(s string) (Link, error) {
 }
 
 func parseLink(s string) (Link, error) {
-	text, isLink := strings.CutPrefix(s, linkPrefix)
+	text, isLink := strings.CutPrefix(s, LinkPrefix)
 	switch {
-	case strings.HasPrefix(linkPrefix, s), strings.HasSuffix(s, "…"), strings.HasSuffix(s, "..."): // a program showed a part of it
+	case strings.HasPrefix(LinkPrefix, s), strings.HasSuffix(s, "…"), strings.HasSuffix(s, "..."): // a program showed a part of it
 		return Link{}, errLinkCut
 	case !isLink:
 		return Link{}, notLink(s)

@@ -9,10 +9,12 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/shoal-p2p/shoal/circuit/hop"
 )
 
 // Listen returns the IP:PORT of a flag, for a listener. localhost becomes
-// 127.0.0.1; ":PORT", every address of the machine, stays as it is.
+// 127.0.0.1; without an IP it is every address of the machine.
 func Listen(c *cli.Context, flag string) (string, error) {
 	s := c.String(flag)
 	host, port, found := strings.Cut(s, ":")
@@ -21,7 +23,7 @@ func Listen(c *cli.Context, flag string) (string, error) {
 			return "", addressError(flag, s, err)
 		}
 		if host == "" {
-			return s, nil
+			return "0.0.0.0:" + port, nil
 		}
 		return "127.0.0.1:" + port, nil
 	}
@@ -44,20 +46,15 @@ func Loopback(c *cli.Context, flag string) (string, error) {
 	return s, nil
 }
 
-// Advertise returns the IP[:PORT] of --advertise, whose port is 0 if not given.
-// The zero AddrPort means that the flag is not set.
+// Advertise returns what --advertise sets: IP, IP:PORT or PORT. What is left out
+// is zero.
 func Advertise(c *cli.Context) (a netip.AddrPort, err error) {
 	s := c.String("advertise")
 	if s == "" {
 		return a, nil
 	}
-	if ip, err := netip.ParseAddr(s); err == nil {
-		a = netip.AddrPortFrom(ip, 0)
-	} else if a, err = parseAddrPort(s); err != nil {
-		return a, addressError("advertise", s, fmt.Errorf("%w; want IP or IP:PORT, e.g. 203.0.113.5", err))
-	}
-	if a.Addr().IsUnspecified() || a.Addr().IsMulticast() || a.Addr().Zone() != "" {
-		return a, addressError("advertise", s, errors.New("others can't reach it: use the address at which they reach this machine, e.g. 203.0.113.5"))
+	if a, err = hop.ParseAdvertise(s); err != nil {
+		return a, Usagef("--advertise: %w; want the address at which others reach this machine, e.g. 203.0.113.5", err)
 	}
 	return a, nil
 }

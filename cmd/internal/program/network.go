@@ -1,6 +1,7 @@
 package program
 
 import (
+	"os"
 	"strings"
 
 	"github.com/shoal-p2p/shoal/tracker/directory"
@@ -8,10 +9,14 @@ import (
 
 // Network reads the network file that --network names.
 func Network(file string) (directory.Network, error) {
+	if _, err := os.Stat(file); err == nil {
+		return directory.LoadNetwork(file)
+	}
+	if strings.HasPrefix(file, directory.LinkPrefix) {
+		return directory.Network{}, Usagef("--network: this is a tracker link, not a file: specify it with --tracker")
+	}
 	switch scheme, _, found := strings.Cut(file, ":"); {
 	case !found:
-	case scheme == "shoal":
-		return directory.Network{}, Usagef("--network: this is a tracker link, not a file: specify it with --tracker")
 	case scheme == "magnet":
 		return directory.Network{}, Usagef("--network: this is a magnet link, not a network file: open it in the torrent client")
 	case scheme == "http" || scheme == "https" || scheme == "file":

@@ -70,23 +70,22 @@ func wanted(c *cli.Command, name string) string {
 
 // unknown returns the refusal of a flag that c's command does not have.
 func unknown(c *cli.Context, name string) error {
-	own := flagNames(c.Command.Flags)
-	if other, ok := closest(name, own); ok {
-		return Usagef("unknown flag %s: did you mean %s?", dashed(name), dashed(other))
-	}
 	var others []string
 	for _, other := range c.App.Commands {
 		if other.HelpName != c.Command.HelpName && slices.Contains(flagNames(other.Flags), name) {
 			others = append(others, other.HelpName)
 		}
 	}
-	if len(others) == 0 {
-		return Usagef("unknown flag %s: see %s --help", dashed(name), c.Command.HelpName)
-	}
-	if c.Command.HelpName == c.App.Name { // a flag before its command
+	if len(others) > 0 && c.Command.HelpName == c.App.Name {
 		return Usagef("%s goes after the command, as in %s %s", dashed(name), others[0], dashed(name))
 	}
-	return Usagef("unknown flag %s: it is a flag of %s", dashed(name), strings.Join(others, ", "))
+	if len(others) > 0 {
+		return Usagef("unknown flag %s: it is a flag of %s", dashed(name), strings.Join(others, ", "))
+	}
+	if other, ok := closest(name, flagNames(c.Command.Flags)); ok {
+		return Usagef("unknown flag %s: did you mean %s?", dashed(name), dashed(other))
+	}
+	return Usagef("unknown flag %s: see %s --help", dashed(name), c.Command.HelpName)
 }
 
 func flagNames(flags []cli.Flag) (out []string) {
