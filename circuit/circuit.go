@@ -129,6 +129,10 @@ func (c *Circuit) Use() Use { return c.use }
 // Hops returns how many relays c has, the last hop included.
 func (c *Circuit) Hops() int { return c.hops }
 
+// ClockAhead returns by how much this computer's clock is ahead of the first
+// hop's, by that one's word.
+func (c *Circuit) ClockAhead() time.Duration { return c.slot.Link().ClockAhead() }
+
 // Done is closed when c is over.
 func (c *Circuit) Done() <-chan struct{} { return c.done }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
-// Config is what a Client is made of; all fields must be set but Hello.
+// Config is what a Client is made of; all fields must be set but the last two.
 type Config struct {
 	Links   *link.Pool
 	Chooser *path.Chooser
@@ -23,6 +24,10 @@ type Config struct {
 	Step    func() uint32       // the network's time step
 	Own     int                 // own relays before the last hop
 	Budget  *window.Budget      // what the windows of all circuits may promise
+
+	// Lost is told of circuits that stood and that others have ended. It must
+	// not block. Nil: nobody is told.
+	Lost func(Want)
 
 	// Hello reads what a neighbour says of itself at the start of a link, for a
 	// Want whose Last has no onion key.
@@ -57,6 +62,10 @@ type Want struct {
 	// It may take its time, but returns soon once the circuit is done.
 	Visit func(*Circuit, Visitor)
 }
+
+// ErrFirstHop is inside the error of a circuit whose first hop could not be
+// dialled: it says nothing of the hops behind it.
+var ErrFirstHop = errors.New("circuit: first hop")
 
 const (
 	attempts     = 3 // paths tried for one circuit
@@ -123,13 +132,14 @@ func (c *Client) build(ctx context.Context, w Want, early []byte, prepare func(*
 		}
 		circuit, err := c.attempt(ctx, w, append(own, w.Last), early, prepare)
 		if err == nil {
-			c.keep(circuit)
+			c.keep(circuit, w)
 			return circuit, nil
 		}
 		last = err
 		if ctx.Err() != nil {
 			break
 		}
+		slog.Debug("a circuit could not be built", "for", w.Use, "hops", len(own)+1, "err", err)
 	}
 	return nil, last
 }
@@ -144,7 +154,7 @@ func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []
 		if !errors.Is(err, context.Canceled) {
 			c.cfg.Chooser.GuardDown(time.Now(), first.ID)
 		}
-		return nil, fmt.Errorf("circuit: first hop: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrFirstHop, err)
 	}
 	c.cfg.Chooser.GuardUp(first.ID)
 	if last := &way[len(way)-1]; last.Key.IsZero() && w.Direct && c.cfg.Hello != nil {
@@ -167,7 +177,7 @@ func (c *Client) attempt(ctx context.Context, w Want, way []path.Relay, early []
 		return circuit, nil
 	}
 	c.blame(ctx, way, err)
-	return nil, err
+	return nil, circuitFault(ctx, l, way, err)
 }
 
 // blame tells the chooser whose fault a failed attempt was, as far as one can
@@ -186,7 +196,7 @@ func (c *Client) blame(ctx context.Context, way []path.Relay, err error) {
 }
 
 // keep lists a circuit until it is over.
-func (c *Client) keep(circuit *Circuit) {
+func (c *Client) keep(circuit *Circuit, w Want) {
 	c.mu.Lock()
 	c.all[circuit] = struct{}{}
 	c.mu.Unlock()
@@ -194,6 +204,9 @@ func (c *Client) keep(circuit *Circuit) {
 		c.mu.Lock()
 		delete(c.all, circuit)
 		c.mu.Unlock()
+		if lost := c.cfg.Lost; lost != nil && cell.Reason(circuit.reason.Load()) != cell.Done {
+			lost(w)
+		}
 	})
 }
 

@@ -123,7 +123,7 @@ func play(t *testing.T, on func(s *script, m cell.Message), f func(t *testing.T,
 		s.server, err = hop.New(hop.Config{
 			Identity: identity,
 			Key:      func(byte) *onion.PrivateKey { return key },
-			Step:     func() uint32 { return onion.Step(time.Now()) },
+			Now:      time.Now,
 			Last: func(c *hop.Circuit) hop.Last {
 				one := &script{c: c, key: behind, on: on, changed: make(chan struct{})}
 				s.scripts <- one

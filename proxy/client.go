@@ -51,6 +51,7 @@ func (p *Sidecar) client(name swarm.Client) *client {
 			External: netip.AddrPortFrom(peers.Beacon(0), peers.Port),
 		}, c)
 		p.clients[name] = c
+		p.journal.client(name)
 	}
 	return c
 }

@@ -14,12 +14,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
@@ -77,8 +77,6 @@ const (
 	// torrents take two minutes instead of twenty.
 	testPace      = swarm.DefaultPace / 10
 	circuitMemory = 256 << 20 // all windows of circuits above their floor, bytes
-	warmEvery     = 2 * time.Second
-	entryPatience = 8 // some seconds
 )
 
 // Sidecar is one sidecar.
@@ -99,14 +97,18 @@ type Sidecar struct {
 	socksLn, statusLn net.Listener
 	locked            *os.File
 
+	ready    readiness
+	trackers trackers
+	journal  journal
+
 	patience int // owned by Follow's goroutine: rounds that an entry relay may fail
 
 	mu      sync.Mutex
 	ctx     context.Context // guarded by mu: Run's
 	wg      sync.WaitGroup
 	clients map[swarm.Client]*client // guarded by mu
-	ready   bool                     // guarded by mu
-	why     string                   // guarded by mu
+	asked   string                   // guarded by mu: who was last asked for lists of relays
+	loss    string                   // guarded by mu: why a link was last lost
 	warned  time.Time                // guarded by mu: when a client last went around the proxy
 	guest   *guest                   // guarded by mu: the command of a Command
 }
@@ -131,7 +133,8 @@ func New(cfg Config) (*Sidecar, error) {
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
 		return nil, fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)
 	}
-	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), why: "starting", patience: entryPatience}
+	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), patience: entryPatience, journal: newJournal(cfg.Log)}
+	p.counters.Told = p.journal.refused
 	var err error
 	if p.locked, err = state.Lock(cfg.State); err != nil {
 		return nil, err
@@ -162,10 +165,10 @@ func New(cfg Config) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source)}
+	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), DialTimeout: guardDial, Changed: p.linkChanged}
 	p.circuits = circuit.New(circuit.Config{
 		Links: p.links, Chooser: p.chooser, Relays: p.keeper.Relays, Step: p.step, Own: cfg.Hops,
-		Budget: window.NewBudget(circuitMemory / cell.FrameSize), Hello: directory.Hello,
+		Budget: window.NewBudget(circuitMemory / cell.FrameSize), Hello: directory.Hello, Lost: p.circuitLost,
 	})
 	pace := swarm.DefaultPace
 	if cfg.Network.Test {
@@ -173,7 +176,7 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	p.swarms = swarm.New(swarm.Config{
 		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
-		Trackers: p.trackers, Budget: window.NewBudget(streamMemory), Now: p.now, Pace: pace,
+		Trackers: p.hops, Heard: p.trackers.note, Budget: window.NewBudget(streamMemory), Now: p.now, Pace: pace,
 	})
 	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Addresses: ports}, handler{p})
 	p.desk = inbound.New(inbound.Config{
@@ -240,14 +243,6 @@ func (p *Sidecar) now() time.Time { return time.Now().Add(p.keeper.ClockError())
 
 func (p *Sidecar) step() uint32 { return onion.Step(p.now()) }
 
-// trackers returns the trackers as last hops.
-func (p *Sidecar) trackers() (out []path.Relay) {
-	for _, t := range p.keeper.Trackers() {
-		out = append(out, t.Hop())
-	}
-	return out
-}
-
 // Run serves until ctx ends, and returns when all it started is over.
 func (p *Sidecar) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -273,6 +268,8 @@ func (p *Sidecar) Run(ctx context.Context) error {
 		})
 	}
 	run(func() error { p.keepWarm(ctx); return nil })
+	run(func() error { p.askTrackers(ctx); return nil })
+	run(func() error { p.journal.run(ctx); return nil })
 	run(func() error { p.swarms.Run(ctx); return nil })
 	run(func() error { p.table.Run(ctx); return nil })
 	run(func() error { return status.NewServer(source{p}, &p.counters).Run(ctx, p.statusLn) })
@@ -296,105 +293,26 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	}
 }
 
-// nextSource returns whom to ask for views, but for those asked: a guard, or
-// before there is any, one entry relay of the network and only if that fails
-// another.
-func (p *Sidecar) nextSource(asked []onion.ID) (path.Relay, bool) {
-	for _, g := range p.chooser.GuardStatus() {
-		if r, ok := p.keeper.Relay(g.ID); ok && !slices.Contains(asked, g.ID) && len(asked) < path.Primary {
-			return r, true
-		}
-	}
-	if _, ok := p.keeper.Merged().Ready(); ok && len(asked) > 0 {
-		return path.Relay{}, false
-	}
-	// Each entry relay that is dialled learns this computer's address: one that
-	// does not answer may only be slow to start.
-	if len(asked) > 0 && p.patience > 0 {
-		p.patience--
-		return path.Relay{}, false
-	}
-	var entries []path.Relay
-	for _, e := range p.cfg.Network.Entries {
-		entries = append(entries, path.Relay{ID: e.ID, Addr: e.Addr, Weight: 1})
-	}
-	if r, err := p.chooser.First(entries, asked...); err == nil {
-		return r, true
-	}
-	if len(entries) > 0 || !p.cfg.BootstrapDirect {
-		return path.Relay{}, false
-	}
-	for _, t := range p.cfg.Network.Trackers {
-		if !slices.Contains(asked, onion.ID(t.Key)) {
-			return path.Relay{ID: onion.ID(t.Key), Addr: t.Addr}, true
-		}
-	}
-	return path.Relay{}, false
-}
-
-// keepWarm keeps the link to the first guard, and says whether circuits can be
-// built.
-func (p *Sidecar) keepWarm(ctx context.Context) {
-	for {
-		err := p.warm(ctx)
-		p.mu.Lock()
-		p.ready, p.why = err == nil, ""
-		if err != nil {
-			p.why = err.Error()
-		}
-		p.mu.Unlock()
-		wait := time.Duration(warmEvery)
-		if err != nil {
-			wait = 100 * time.Millisecond
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.keeper.Changed():
-		case <-time.After(wait):
-		}
-	}
-}
-
-func (p *Sidecar) warm(ctx context.Context) error {
-	if why, ok := p.keeper.Merged().Ready(); !ok {
-		return errors.New(why)
-	}
-	trackers := p.trackers()
-	if len(trackers) == 0 {
-		return errors.New("no tracker can be reached yet")
-	}
-	own := max(p.cfg.Hops, 1)
-	way, err := p.chooser.Choose(time.Now(), p.keeper.Relays(), path.Key{}, own, path.Relay{})
-	if err != nil {
-		return err
-	}
-	if err := p.chooser.SaveGuards(p.path("guards")); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if _, err := p.links.Get(ctx, way[0].ID, way[0].Addr); err != nil {
-		p.chooser.GuardDown(time.Now(), way[0].ID)
-		return errors.New("the guard can't be reached; trying again")
-	}
-	p.chooser.GuardUp(way[0].ID)
-	return nil
-}
-
 // source is what the status page shows.
 type source struct{ *Sidecar }
 
 // Status implements status.Source.
 func (p source) Status() status.Status {
 	p.mu.Lock()
-	s := status.Status{Version: p.cfg.Program, Ready: p.ready, Why: p.why, Hops: p.cfg.Hops}
+	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
 	if time.Since(p.warned) < time.Hour {
 		s.Warnings = append(s.Warnings, `A client announces but keeps its peers out of the proxy: tick "Use proxy for peer connections" in its settings.`)
 	}
 	p.mu.Unlock()
-	if t := p.cfg.Network.Trusts(); t != "" && s.Ready {
-		s.Why = t
+	if why := p.ready.why(); why != nil {
+		s.Ready, s.Why, s.Cause, s.Advice = false, why.Text(), string(why.Cause), why.Advice
+	} else if t := p.cfg.Network.Trusts(); t != "" {
+		s.Why = fault.Sentence(t)
+	}
+	n := p.tally()
+	s.Trackers = status.Trackers{All: n.all, Asked: n.asked, Answer: n.answer}
+	if behind := p.keeper.ClockError(); behind > time.Minute {
+		s.Warnings = append(s.Warnings, "This computer's clock is "+fault.Span(behind)+" behind that of the trackers. Shoal allows for it; set the clock.")
 	}
 	for _, err := range p.keeper.Faults() {
 		s.Warnings = append(s.Warnings, err.Error())

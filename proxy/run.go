@@ -72,10 +72,7 @@ func (p *Sidecar) awaitReady(ctx context.Context) {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		p.mu.Lock()
-		ready := p.ready
-		p.mu.Unlock()
-		if ready {
+		if p.ready.why() == nil {
 			return
 		}
 		select {

@@ -67,7 +67,7 @@ func (n *network) evilRelay(t testing.TB) *evil {
 }
 
 func (e *evil) serve(ctx context.Context, n *network, conn net.Conn, cert tls.Certificate, key *onion.PrivateKey) {
-	l, err := link.Accept(ctx, conn, cert, nil)
+	l, err := link.Accept(ctx, conn, cert, time.Now(), nil)
 	if err != nil {
 		return
 	}

@@ -94,7 +94,7 @@ func (n *network) start(t testing.TB, ctx context.Context) {
 	s, err := hop.New(hop.Config{
 		Identity: identity,
 		Key:      func(byte) *onion.PrivateKey { return key },
-		Step:     step,
+		Now:      time.Now,
 		Next: func(id onion.ID) (netip.AddrPort, bool) {
 			for _, r := range n.relays {
 				if r.ID == id {

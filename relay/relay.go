@@ -115,7 +115,7 @@ func New(cfg Config) (_ *Relay, err error) {
 		Identity: r.keys.Identity,
 		Key:      r.keys.Get,
 		Hello:    r.descriptor,
-		Step:     r.step,
+		Now:      r.now,
 		Next:     r.keeper.Lookup,
 		Known:    func(id onion.ID) bool { _, ok := r.keeper.Lookup(id); return ok },
 		Last:     m.Last,
@@ -182,14 +182,16 @@ func (r *Relay) Where() hop.Found {
 // Counters returns the hop's counters.
 func (r *Relay) Counters() *hop.Counters { return &r.server.Counters }
 
-func (r *Relay) step() uint32 { return onion.Step(time.Now().Add(r.keeper.ClockError())) }
+func (r *Relay) now() time.Time { return time.Now().Add(r.keeper.ClockError()) }
+
+func (r *Relay) step() uint32 { return onion.Step(r.now()) }
 
 func (r *Relay) verify(confirm [32]byte, body []byte) (token [cell.TokenSize]byte, life time.Duration, err error) {
 	m, err := announce.ParseRegister(body)
 	if err != nil {
 		return token, 0, err
 	}
-	now := time.Now().Add(r.keeper.ClockError())
+	now := r.now()
 	token, err = announce.VerifyRegister(m, r.ID(), confirm, now)
 	return token, announce.RegistrationEnds(m.Day).Sub(now), err
 }

@@ -122,7 +122,7 @@ func New(cfg Config) (_ *Tracker, err error) {
 		Identity: t.keys.Identity,
 		Key:      t.keys.Get,
 		Hello:    t.hello,
-		Step:     step,
+		Now:      time.Now,
 		Requests: map[byte]func(*hop.Circuit, []byte) ([]byte, error){
 			cell.RequestAnnounce: t.announce,
 			cell.RequestPublish:  t.publish,

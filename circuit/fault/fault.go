@@ -32,6 +32,8 @@ const (
 	Version     Cause = "version"         // another version of the protocol
 	WrongKey    Cause = "wrong_key"       // another key than expected
 	Busy        Cause = "busy"            // the other side is full
+	Hop         Cause = "hop"             // a relay on the way refused the circuit
+	LastHop     Cause = "last_hop"        // the relay before it can't reach it
 	Clock       Cause = "clock"           // this computer's clock is wrong
 	Private     Cause = "private_address" // an address that this network may not use
 	NoViews     Cause = "no_views"        // too few lists of relays, or too old ones
@@ -51,11 +53,11 @@ type Fault struct {
 	text string
 }
 
-// who stands in a fault's text for the other side.
+// who stands in a fault's text and advice for the other side.
 const who = "{who}"
 
-// New returns a fault. text is a sentence without its full stop, in which {who}
-// stands for the other side.
+// New returns a fault. text is a sentence without its full stop, advice is whole
+// sentences or nothing; in both {who} stands for the other side, see About.
 func New(c Cause, text, advice string, err error) *Fault {
 	return &Fault{Cause: c, Advice: advice, Err: err, text: text}
 }
@@ -66,12 +68,25 @@ func (f *Fault) Error() string { return strings.ReplaceAll(f.text, who, "the oth
 // Unwrap returns what is below f.
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Text returns what is wrong as a sentence. name is what the other side is to
-// its reader: "the guard".
-func (f *Fault) Text(name string) string {
-	s := strings.ReplaceAll(f.text, who, name)
+// Text returns what is wrong as a sentence.
+func (f *Fault) Text() string { return Sentence(f.Error()) }
+
+// Sentence makes s, an error's text, begin with a capital and end with a full stop.
+func Sentence(s string) string {
 	first, size := utf8.DecodeRuneInString(s)
-	return string(unicode.ToUpper(first)) + s[size:] + "."
+	return string(unicode.ToUpper(first)) + strings.TrimSuffix(s[size:], ".") + "."
+}
+
+// About is Of for a reader to whom the other side is name: "the guard". Whom a
+// fault names already it keeps.
+func About(err error, name string) *Fault {
+	f := Of(err)
+	if f == nil {
+		return nil
+	}
+	g := *f
+	g.text, g.Advice = strings.ReplaceAll(f.text, who, name), strings.ReplaceAll(f.Advice, who, name)
+	return &g
 }
 
 // Of returns the fault that err carries, or one that says no more than err
@@ -83,7 +98,7 @@ func Of(err error) *Fault {
 	if f, ok := errors.AsType[*Fault](err); ok {
 		return f
 	}
-	return New(Other, strings.TrimSuffix(err.Error(), "."), "", err)
+	return New(Other, err.Error(), "", err)
 }
 
 // ClockOff is a clock that differs from the other side's: ahead says by how

@@ -15,17 +15,20 @@ func TestAFaultIsFoundInWhateverWrapsIt(t *testing.T) {
 	if got != f || !errors.Is(err, below) {
 		t.Errorf("Of(%v) = %v", err, got)
 	}
-	if s := got.Text("the guard"); s != "The guard refuses connections." {
+	if s := About(err, "the guard").Text(); s != "The guard refuses connections." {
+		t.Errorf("Text = %q", s)
+	}
+	if s := About(About(err, "the guard"), "the tracker").Text(); s != "The guard refuses connections." {
 		t.Errorf("Text = %q", s)
 	}
 	if s := got.Error(); s != "the other side refuses connections" {
 		t.Errorf("Error = %q: nobody's address belongs there", s)
 	}
-	if Of(nil) != nil {
+	if Of(nil) != nil || About(nil, "the guard") != nil {
 		t.Error("a fault of no error")
 	}
-	if got := Of(errors.New("something odd.")); got.Cause != Other || got.Text("the guard") != "Something odd." {
-		t.Errorf("an error without a fault: %q, %q", got.Cause, got.Text("the guard"))
+	if got := Of(errors.New("something odd.")); got.Cause != Other || got.Text() != "Something odd." {
+		t.Errorf("an error without a fault: %q, %q", got.Cause, got.Text())
 	}
 }
 
@@ -42,10 +45,10 @@ func TestSpansReadAsPeopleSayThem(t *testing.T) {
 }
 
 func TestAClockIsAheadOrBehind(t *testing.T) {
-	if s := ClockOff(2*time.Hour, nil).Text("the guard"); s != "This computer's clock is 2 h ahead of that of the guard." {
+	if s := About(ClockOff(2*time.Hour, nil), "the guard").Text(); s != "This computer's clock is 2 h ahead of that of the guard." {
 		t.Error(s)
 	}
-	if s := ClockOff(-time.Minute, nil).Text("the trackers"); s != "This computer's clock is 1 min behind that of the trackers." {
+	if s := About(ClockOff(-time.Minute, nil), "the trackers").Text(); s != "This computer's clock is 1 min behind that of the trackers." {
 		t.Error(s)
 	}
 }

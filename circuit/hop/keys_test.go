@@ -92,7 +92,7 @@ func TestOnionKeyThatCannotBeWrittenIsNotUsed(t *testing.T) {
 
 func server(t *testing.T, k *Keys) *Server {
 	t.Helper()
-	s, err := New(Config{Identity: k.Identity, Key: k.Get, Step: func() uint32 { return 1000 }})
+	s, err := New(Config{Identity: k.Identity, Key: k.Get, Now: func() time.Time { return time.Unix(600_000, 0) }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
-// Config is what a Server is made of. Identity, Key and Step must be set; the
+// Config is what a Server is made of. Identity, Key and Now must be set; the
 // rest has defaults.
 type Config struct {
 	Identity ed25519.PrivateKey
@@ -40,8 +40,8 @@ type Config struct {
 	// Suite is how cell layers are sealed; the descriptor says so too.
 	Suite onion.Suite
 
-	// Step returns the present time step of the network (onion.Step).
-	Step func() uint32
+	// Now returns the network's time.
+	Now func() time.Time
 
 	// Next returns where the relay or tracker id listens, when the signed
 	// directory lists it. Nil: circuits end here.
@@ -142,8 +142,8 @@ func take(n *atomic.Int32, max int32) bool {
 
 // New checks cfg and returns a server for it.
 func New(cfg Config) (*Server, error) {
-	if len(cfg.Identity) != ed25519.PrivateKeySize || cfg.Key == nil || cfg.Step == nil {
-		return nil, errors.New("hop: Identity, Key and Step are needed")
+	if len(cfg.Identity) != ed25519.PrivateKeySize || cfg.Key == nil || cfg.Now == nil {
+		return nil, errors.New("hop: Identity, Key and Now are needed")
 	}
 	if cfg.MaxCircuits == 0 {
 		cfg.MaxCircuits = 50_000
@@ -235,7 +235,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, in *visit) {
 	if s.cfg.Hello != nil {
 		hello = s.cfg.Hello()
 	}
-	l, err := link.Accept(shaking, conn, s.cert, hello)
+	l, err := link.Accept(shaking, conn, s.cert, s.cfg.Now(), hello)
 	cancel()
 	if err != nil {
 		return // a stranger's mistake is not ours to log
@@ -308,7 +308,7 @@ func (s *Server) answer(ctx context.Context, h handshake) {
 		s.refuse(h, cell.Protocol)
 		return
 	}
-	if r := s.replays.Add(s.cfg.Step(), p.Step, p.Replay); r != cell.OK {
+	if r := s.replays.Add(onion.Step(s.cfg.Now()), p.Step, p.Replay); r != cell.OK {
 		s.refuse(h, r)
 		return
 	}

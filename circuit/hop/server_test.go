@@ -48,7 +48,7 @@ func serve(t *testing.T, network *linktest.Net, change func(*Config)) *bench {
 	cfg := Config{
 		Identity: identity,
 		Key:      func(byte) *onion.PrivateKey { return b.key },
-		Step:     func() uint32 { return onion.Step(time.Now()) },
+		Now:      time.Now,
 		Links:    links,
 		Requests: map[byte]func(*Circuit, []byte) ([]byte, error){
 			cell.RequestEcho: func(_ *Circuit, b []byte) ([]byte, error) { return make([]byte, binary.BigEndian.Uint32(b)), nil },
@@ -371,7 +371,7 @@ func TestAClientThatGivesUpEndsWhatIsExtended(t *testing.T) {
 					return
 				}
 				wg.Go(func() {
-					if l, err := link.Accept(context.Background(), conn, cert, nil); err == nil {
+					if l, err := link.Accept(context.Background(), conn, cert, time.Now(), nil); err == nil {
 						l.Run(t.Context(), func(c *link.Circuit, _ []byte) {
 							o := &client{t: t}
 							c.Handle(o)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/onion"
@@ -21,7 +22,7 @@ func DialRaw(ctx context.Context, conn net.Conn, id onion.ID) (Raw, error) {
 
 // AcceptRaw is Accept.
 func AcceptRaw(ctx context.Context, conn net.Conn, cert tls.Certificate) (Raw, error) {
-	l, err := Accept(ctx, conn, cert, nil)
+	l, err := Accept(ctx, conn, cert, time.Now(), nil)
 	return Raw{l}, err
 }
 

@@ -94,7 +94,7 @@ func handshakeFault(err error) error {
 // numbers have other names.
 func hungUp(err error) bool {
 	no, _ := errors.AsType[syscall.Errno](err)
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errnos[no] == fault.Closed
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe) || errors.Is(err, net.ErrClosed) || errnos[no] == fault.Closed
 }
 
 func foreign(why string, err error) error {
@@ -115,6 +115,20 @@ func wrongVersion(theirs byte) error {
 		return fault.New(fault.Version, text, "This program is the older one: update it.", nil)
 	}
 	return fault.New(fault.Version, text, "The other side is the older one: it has to be updated by whoever runs it. Until then use a release of this program from the same time.", nil)
+}
+
+// endFault returns why a link is over that stood.
+func endFault(err error) error {
+	no, _ := errors.AsType[syscall.Errno](err)
+	switch {
+	case err == nil:
+		return nil
+	case hungUp(err):
+		return fault.New(fault.Closed, "{who} closed the link", adviceWait, err)
+	case errnos[no] != "":
+		return dialled(errnos[no], "network", err)
+	}
+	return err
 }
 
 // silence is a link on which nothing came for holdTime.

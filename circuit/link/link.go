@@ -124,6 +124,13 @@ func (l *Link) Hello() []byte { return l.hello }
 // Done is closed when the link is over.
 func (l *Link) Done() <-chan struct{} { return l.done }
 
+// Err returns why the link is over; nil before.
+func (l *Link) Err() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return endFault(l.err)
+}
+
 // Bytes returns what the link has read and written since its handshake, bytes.
 func (l *Link) Bytes() (in, out uint64) { return l.bytesIn.Load(), l.bytesOut.Load() }
 
@@ -174,7 +181,7 @@ func (l *Link) Run(ctx context.Context, accept func(c *Circuit, create []byte)) 
 	l.close(l.readLoop())
 	wg.Wait()
 	l.mu.Lock()
-	err, open := l.err, l.circuits
+	err, open := endFault(l.err), l.circuits
 	l.circuits, l.ghosts, l.control = nil, nil, nil
 	l.mu.Unlock()
 	for _, c := range open {

@@ -169,7 +169,7 @@ func TestFramesThatFitNoCircuitCloseTheLink(t *testing.T) {
 func TestALinkWhereNobodyAnswersRefusesCreate(t *testing.T) {
 	id, cert := somebody(t)
 	a, b := linktest.Pipe(linktest.Shape{})
-	go Accept(t.Context(), b, cert, nil)
+	go Accept(t.Context(), b, cert, time.Now(), nil)
 	l, err := Dial(t.Context(), a, id, nil)
 	if err != nil {
 		t.Fatal(err)

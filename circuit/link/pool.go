@@ -30,6 +30,10 @@ type Pool struct {
 	// Limit is what the links share; nil means none.
 	Limit *Limit
 
+	// Changed is called when a link came up, when one is over, with the reason,
+	// and when dialling failed. It must not block. Nil: nobody is told.
+	Changed func(id onion.ID, up bool, err error)
+
 	once  sync.Once
 	begun chan struct{} // closed when Run has begun; begin makes it
 
@@ -156,10 +160,15 @@ func (p *Pool) dial(ctx context.Context, e *pooled, id onion.ID, addr netip.Addr
 	p.mu.Lock()
 	e.link, e.err, e.until = l, err, time.Now().Add(failureHold)
 	p.mu.Unlock()
+	changed := p.Changed
+	if changed == nil {
+		changed = func(onion.ID, bool, error) {}
+	}
+	changed(id, err == nil, err)
 	close(e.ready)
 	if err == nil {
 		l.Limit(p.Limit)
-		l.Run(ctx, nil)
+		changed(id, false, l.Run(ctx, nil))
 	} else {
 		select {
 		case <-time.After(failureHold):

@@ -40,7 +40,7 @@ func connect(tb testing.TB, s linktest.Shape) (dialler, acceptor *Link) {
 	a, b := linktest.Pipe(s)
 	accepted := make(chan *Link, 1)
 	go func() {
-		l, err := Accept(context.Background(), b, cert, []byte("hello"))
+		l, err := Accept(context.Background(), b, cert, time.Now(), []byte("hello"))
 		if err != nil {
 			tb.Error(err)
 		}

@@ -6,15 +6,12 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/onion"
-	"github.com/shoal-p2p/shoal/circuit/window"
 )
 
 // Certificate makes the self-signed certificate by which key's owner is known
@@ -66,136 +63,71 @@ func Dial(ctx context.Context, conn net.Conn, id onion.ID, cert *tls.Certificate
 		cfg.Certificates = []tls.Certificate{*cert}
 	}
 	w := newWire(conn)
-	return start(ctx, tls.Client(w, cfg), w, true, nil)
+	return start(ctx, tls.Client(w, cfg), w, true, []byte{version})
 }
 
 // Accept makes the link that the other side of conn asks for; it owns conn from
-// here on. The other side may show an identity or none. hello, at most MaxHello
-// bytes, is what Link.Hello returns there: the descriptor, so that whoever knows
-// no more than an address and an identity can build a circuit that ends here.
-func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate, hello []byte) (*Link, error) {
+// here on. The other side may show an identity or none. now is the time to tell,
+// for Link.Time there, and hello, at most MaxHello bytes, what Link.Hello returns
+// there: the descriptor, so that one who knows no more than an address and an
+// identity can build a circuit that ends here.
+func Accept(ctx context.Context, conn net.Conn, cert tls.Certificate, now time.Time, hello []byte) (*Link, error) {
 	cfg := config()
 	cfg.Certificates = []tls.Certificate{cert}
 	cfg.ClientAuth = tls.RequestClientCert
 	w := newWire(conn)
-	return start(ctx, tls.Server(w, cfg), w, false, hello)
+	return start(ctx, tls.Server(w, cfg), w, false, appendHello([]byte{version}, now, hello))
 }
 
-// MaxHello bounds what an acceptor says of itself at the start of a link, bytes.
-const MaxHello = 8 << 10
-
-// An acceptor's first bytes are, big endian:
-//
-//	 0  1  version
-//	 1  8  its time, seconds since 1970
-//	 9  2  length of its hello
-//	11  …  its hello
-//
-// A dialler's are its version alone.
-const firstSize = 1 + 8 + 2
-
-// start shakes hands, and each side sends its first bytes. What follows is no
-// longer TLS's.
-func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, hello []byte) (*Link, error) {
+// start shakes hands, sends first, and reads the other side's first bytes. What
+// follows is no longer TLS's.
+func start(ctx context.Context, c *tls.Conn, w *wire, dialled bool, first []byte) (*Link, error) {
 	stop := context.AfterFunc(ctx, func() { w.Conn.Close() })
 	defer stop()
-	fail := func(err error) (*Link, error) {
+	l, err := shake(ctx, c, w, dialled, first)
+	if err == nil && !stop() {
+		err = ctx.Err()
+	}
+	if err != nil {
 		w.Conn.Close()
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
 		return nil, fmt.Errorf("link: handshake: %w", handshakeFault(err))
 	}
+	return l, nil
+}
+
+func shake(ctx context.Context, c *tls.Conn, w *wire, dialled bool, first []byte) (*Link, error) {
 	if err := c.HandshakeContext(ctx); err != nil {
-		return fail(err)
-	}
-	first := []byte{version}
-	if !dialled {
-		if len(hello) > MaxHello {
-			panic(fmt.Sprintf("link: hello of %d bytes, at most %d", len(hello), MaxHello))
-		}
-		first = binary.BigEndian.AppendUint64(first, uint64(time.Now().Unix()))
-		first = append(binary.BigEndian.AppendUint16(first, uint16(len(hello))), hello...)
+		return nil, err
 	}
 	if _, err := c.Write(first); err != nil {
-		return fail(err)
+		return nil, err
+	}
+	if err := readVersion(c); err != nil {
+		return nil, err
 	}
 	var theirs neighbourTime
-	if err := readVersion(c); err != nil {
-		return fail(err)
-	}
+	var hello []byte
+	var err error
 	if dialled {
-		var err error
 		if theirs, hello, err = readHello(c); err != nil {
-			return fail(err)
+			return nil, err
 		}
 	}
 	s := c.ConnectionState()
 	var peer onion.ID
 	if len(s.PeerCertificates) > 0 {
-		var err error
 		if peer, err = identity(s); err != nil {
-			return fail(err)
+			return nil, err
 		}
 	}
 	in, out, err := newDirections(s, dialled)
 	if err != nil {
-		return fail(err)
-	}
-	if !stop() {
-		return fail(ctx.Err())
+		return nil, err
 	}
 	l := newLink(w, peer, dialled)
 	l.hello, l.time, l.in, l.out = hello, theirs, in, out
 	return l, nil
 }
-
-// readVersion reads the first of an other side's first bytes.
-func readVersion(c io.Reader) error {
-	var b [1]byte
-	if _, err := io.ReadFull(c, b[:]); err != nil {
-		return err
-	}
-	if b[0] != version {
-		return wrongVersion(b[0])
-	}
-	return nil
-}
-
-// readHello reads the rest of an acceptor's first bytes.
-func readHello(c io.Reader) (theirs neighbourTime, hello []byte, err error) {
-	var b [firstSize - 1]byte
-	if _, err := io.ReadFull(c, b[:]); err != nil {
-		return theirs, nil, err
-	}
-	s, n := binary.BigEndian.Uint64(b[:]), int(binary.BigEndian.Uint16(b[8:]))
-	if s > maxTime {
-		return theirs, nil, fmt.Errorf("time %d is beyond the year 9999", s)
-	}
-	if n > MaxHello {
-		return theirs, nil, fmt.Errorf("hello of %d bytes, at most %d", n, MaxHello)
-	}
-	hello = make([]byte, n)
-	if _, err := io.ReadFull(c, hello); err != nil {
-		return theirs, nil, err
-	}
-	return neighbourTime{time.Unix(int64(s), 0), window.Clock()}, hello, nil
-}
-
-// maxTime keeps times from the network far from where time arithmetic
-// overflows: the year 9999.
-const maxTime = 253402300799
-
-// neighbourTime is what the other side's clock showed, and when that was.
-type neighbourTime struct {
-	shown time.Time
-	at    time.Duration // on the clock of package window
-}
-
-// Time returns what the acceptor's clock shows now, for the side that dialled.
-// It is the acceptor's word.
-func (l *Link) Time() time.Time { return l.time.shown.Add(window.Clock() - l.time.at) }
-
-// ClockAhead returns by how much this computer's clock is ahead of the
-// acceptor's, to some seconds; below 0 when it is behind.
-func (l *Link) ClockAhead() time.Duration { return time.Now().Round(0).Sub(l.Time()) }

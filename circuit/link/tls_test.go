@@ -35,7 +35,7 @@ func TestEachSideKnowsWhoTheOtherIs(t *testing.T) {
 		a, b := linktest.Pipe(linktest.Shape{})
 		accepted := make(chan *Link, 1)
 		go func() {
-			l, err := Accept(t.Context(), b, cert, nil)
+			l, err := Accept(t.Context(), b, cert, time.Now(), nil)
 			if err != nil {
 				t.Error(err)
 			}
@@ -135,7 +135,7 @@ func TestAnotherVersionIsRefusedByBothSides(t *testing.T) {
 		c.Write([]byte{1})
 		io.Copy(io.Discard, c)
 	}()
-	if _, err := Accept(t.Context(), b, cert, nil); err == nil || !strings.Contains(err.Error(), "speaks version 1") {
+	if _, err := Accept(t.Context(), b, cert, time.Now(), nil); err == nil || !strings.Contains(err.Error(), "speaks version 1") {
 		t.Errorf("%v", err)
 	}
 }
@@ -145,7 +145,10 @@ func TestAHandshakeThatStandsStillEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, side := range []func(ctx context.Context, c net.Conn) error{
 			func(ctx context.Context, c net.Conn) error { _, err := Dial(ctx, c, id, nil); return err },
-			func(ctx context.Context, c net.Conn) error { _, err := Accept(ctx, c, cert, nil); return err },
+			func(ctx context.Context, c net.Conn) error {
+				_, err := Accept(ctx, c, cert, time.Now(), nil)
+				return err
+			},
 		} {
 			a, b := linktest.Pipe(linktest.Shape{})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -176,7 +179,7 @@ func TestAnIdleLinkHoldsNoBuffer(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		l, err := Accept(t.Context(), c, cert, nil)
+		l, err := Accept(t.Context(), c, cert, time.Now(), nil)
 		if err != nil {
 			t.Error(err)
 		}
@@ -221,7 +224,7 @@ func TestThePoolSharesOneAttempt(t *testing.T) {
 			}
 			a, b := linktest.Pipe(linktest.Shape{Delay: time.Millisecond})
 			go func() {
-				l, err := Accept(context.Background(), b, cert, nil)
+				l, err := Accept(context.Background(), b, cert, time.Now(), nil)
 				if err == nil {
 					l.Run(context.Background(), func(c *Circuit, _ []byte) { c.Destroy(cell.Busy) })
 				}

@@ -156,7 +156,7 @@ func startRelay(b *testing.B, plans ...plan) (ways []*ends) {
 	server, err := hop.New(hop.Config{
 		Identity: identity,
 		Key:      func(byte) *onion.PrivateKey { return key },
-		Step:     func() uint32 { return onion.Step(time.Now()) },
+		Now:      time.Now,
 		Links:    pool,
 		Next: func(id onion.ID) (netip.AddrPort, bool) {
 			addr, ok := sinks[id]

@@ -7,7 +7,6 @@ package bare
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -80,8 +79,8 @@ func Start(ctx context.Context, network, state string, source netip.Addr) (*Node
 	n.lower.Go(func() { n.keeper.Follow(below, n.circuits, true, n.source) })
 	n.upper.Go(func() { n.swarms.Run(above) })
 	err = process.Until(ctx, 20*time.Millisecond, func() (bool, error) {
-		why, ok := n.keeper.Merged().Ready()
-		return ok && len(n.trackers()) > 0, errors.New(why)
+		err := n.keeper.Ready()
+		return err == nil && len(n.trackers()) > 0, err
 	})
 	if err != nil {
 		n.Close()

@@ -70,12 +70,18 @@ func (r Reason) Text() string {
 }
 
 // Counters counts refusals. The zero value is ready; it is safe for concurrent use.
-type Counters struct{ n [reasons]atomic.Uint64 }
+type Counters struct {
+	Told func(Reason) // called for each; nil: nobody. Set before the first
+	n    [reasons]atomic.Uint64
+}
 
 // Add counts one refusal.
 func (c *Counters) Add(r Reason) {
 	if r < reasons {
 		c.n[r].Add(1)
+		if c.Told != nil {
+			c.Told(r)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package status
 import (
 	"encoding/json"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -67,5 +68,5 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 		text(w, http.StatusOK, "ready\n")
 		return
 	}
-	text(w, http.StatusServiceUnavailable, "not ready: "+st.Why+"\n")
+	text(w, http.StatusServiceUnavailable, strings.TrimSpace("not ready: "+st.Why+" "+st.Advice)+"\n")
 }

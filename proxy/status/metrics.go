@@ -9,6 +9,9 @@ type collector struct{ s *Server }
 
 var (
 	readyDesc    = prometheus.NewDesc("shoal_ready", "1 when a client's traffic can be carried.", nil, nil)
+	notReadyDesc = prometheus.NewDesc("shoal_not_ready", "1 while the sidecar is not ready, by cause.", []string{"cause"}, nil)
+	trackersDesc = prometheus.NewDesc("shoal_trackers", "Trackers of the network.", nil, nil)
+	answerDesc   = prometheus.NewDesc("shoal_trackers_answering", "Trackers that answered when something was last asked of them.", nil, nil)
 	hopsDesc     = prometheus.NewDesc("shoal_hops", "Own relays on each side of a peer connection.", nil, nil)
 	circuitsDesc = prometheus.NewDesc("shoal_circuits", "Circuits by what they are for, their relays and their state.", []string{"use", "hops", "state"}, nil)
 	streamsDesc  = prometheus.NewDesc("shoal_streams", "Open peer connections.", nil, nil)
@@ -18,7 +21,7 @@ var (
 )
 
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{readyDesc, hopsDesc, circuitsDesc, streamsDesc, bytesDesc, refusedDesc, warningsDesc} {
+	for _, d := range []*prometheus.Desc{readyDesc, notReadyDesc, trackersDesc, answerDesc, hopsDesc, circuitsDesc, streamsDesc, bytesDesc, refusedDesc, warningsDesc} {
 		ch <- d
 	}
 }
@@ -36,6 +39,11 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		ready = 1
 	}
 	gauge(readyDesc, ready)
+	if !st.Ready {
+		gauge(notReadyDesc, 1, st.Cause)
+	}
+	gauge(trackersDesc, st.Trackers.All)
+	gauge(answerDesc, st.Trackers.Answer)
 	gauge(hopsDesc, st.Hops)
 	for _, g := range groups(st.Circuits) {
 		gauge(circuitsDesc, g.Count, g.Use, g.hops(), g.State)

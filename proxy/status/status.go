@@ -26,7 +26,10 @@ import (
 type Status struct {
 	Version  string            `json:"version"`   // of the program
 	Ready    bool              `json:"ready"`     // a client's traffic can be carried
-	Why      string            `json:"why"`       // why not, or not well: one sentence for the user
+	Why      string            `json:"why"`       // why not, or not well: a sentence for the user
+	Cause    string            `json:"cause"`     // of not being ready, one of the names in docs/running.md; else ""
+	Advice   string            `json:"advice"`    // what the user can do about it; "" for nothing
+	Trackers Trackers          `json:"trackers"`  // how many answer
 	Hops     int               `json:"hops"`      // own relays on each side, as configured
 	Circuits []Circuit         `json:"circuits"`  // in any order
 	Streams  int               `json:"streams"`   // open peer connections
@@ -36,6 +39,13 @@ type Status struct {
 
 	// Warnings are what the user must act on, one sentence each. Red on the page.
 	Warnings []string `json:"-"`
+}
+
+// Trackers is how many of the network's trackers answer.
+type Trackers struct {
+	All    int `json:"all"`
+	Asked  int `json:"asked"` // so far: the rest have neither answered nor failed to
+	Answer int `json:"answer"`
 }
 
 // Circuit is all that is shown of one circuit.

@@ -27,6 +27,7 @@ func full() fixed {
 		Version:  "1.2.3, commit abc",
 		Ready:    true,
 		Hops:     2,
+		Trackers: Trackers{All: 3, Asked: 3, Answer: 2},
 		Circuits: []Circuit{{"tracker", 3, "open"}, {"peer", 3, "open"}, {"inbound", 3, "building"}, {"peer", 3, "open"}},
 		Streams:  1,
 		BytesIn:  1234567,
@@ -51,7 +52,7 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 	var c Counters
 	c.Add(WebSeed)
 	got := request(NewServer(full(), &c), "GET", "/status.json")
-	want := `{"version":"1.2.3, commit abc","ready":true,"why":"","hops":2,"circuits":[` +
+	want := `{"version":"1.2.3, commit abc","ready":true,"why":"","cause":"","advice":"","trackers":{"all":3,"asked":3,"answer":2},"hops":2,"circuits":[` +
 		`{"use":"inbound","hops":3,"state":"building"},{"use":"peer","hops":3,"state":"open"},{"use":"peer","hops":3,"state":"open"},{"use":"tracker","hops":3,"state":"open"}],` +
 		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,` +
 		`"not_bittorrent":0,"not_proxied":0,"password":0,"silent":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
@@ -59,7 +60,7 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got.Body, want)
 	}
 	empty := request(NewServer(fixed{}, &c), "GET", "/status.json").Body.String()
-	if !strings.HasPrefix(empty, `{"version":"","ready":false,"why":"","hops":0,"circuits":[],"streams":0,"bytes_in":0,"bytes_out":0,"refused":{`) {
+	if !strings.HasPrefix(empty, `{"version":"","ready":false,"why":"","cause":"","advice":"","trackers":{"all":0,"asked":0,"answer":0},"hops":0,"circuits":[],"streams":0,"bytes_in":0,"bytes_out":0,"refused":{`) {
 		t.Errorf("nothing yet: %s", empty)
 	}
 }
@@ -69,7 +70,7 @@ func TestMetricsAreTheSameNumbersAndNothingElse(t *testing.T) {
 	c.Add(WebSeed)
 	got := request(NewServer(full(), &c), "GET", "/metrics").Body.String()
 	for _, line := range []string{
-		"shoal_ready 1", "shoal_hops 2", "shoal_streams 1", "shoal_warnings 1",
+		"shoal_ready 1", "shoal_trackers 3", "shoal_trackers_answering 2", "shoal_hops 2", "shoal_streams 1", "shoal_warnings 1",
 		`shoal_bytes_total{direction="in"} 1.234567e+06`, `shoal_bytes_total{direction="out"} 89`,
 		`shoal_circuits{hops="3",state="open",use="peer"} 2`, `shoal_circuits{hops="3",state="building",use="inbound"} 1`,
 		`shoal_refused_total{reason="web_seed"} 1`, `shoal_refused_total{reason="tls"} 0`,
@@ -90,9 +91,12 @@ func TestProbesSayIfAndWhyNot(t *testing.T) {
 	if w := request(s, "GET", "/readyz"); w.Code != 200 || w.Body.String() != "ready\n" {
 		t.Errorf("ready: %d %q", w.Code, w.Body)
 	}
-	s = NewServer(fixed{Why: "no relays yet"}, &Counters{})
-	if w := request(s, "GET", "/readyz"); w.Code != 503 || w.Body.String() != "not ready: no relays yet\n" {
+	s = NewServer(fixed{Why: "The guard is down.", Cause: "refused", Advice: "Wait."}, &Counters{})
+	if w := request(s, "GET", "/readyz"); w.Code != 503 || w.Body.String() != "not ready: The guard is down. Wait.\n" {
 		t.Errorf("not ready: %d %q", w.Code, w.Body)
+	}
+	if got := request(s, "GET", "/metrics").Body.String(); !strings.Contains(got, "\nshoal_not_ready{cause=\"refused\"} 1\n") {
+		t.Errorf("the cause is no metric: %s", got)
 	}
 	if w := request(s, "GET", "/healthz"); w.Code != 200 || w.Body.String() != "ok\n" {
 		t.Errorf("health: %d %q", w.Code, w.Body)
@@ -176,7 +180,7 @@ func TestThePageShowsStateInWords(t *testing.T) {
 	for _, want := range []string{
 		"Ready", "2.0 MB/s", "1.5 KB/s", "1.2 MB so far", "To peers", "Where peers find us", "To trackers", "building",
 		Web.Text(), BitTorrent.Text(), "Refused so far: 3", `tick &#34;Use proxy for peer connections&#34;`, "<polyline",
-		"Shoal 1.2.3, commit abc.",
+		"Shoal 1.2.3, commit abc.", `class="short">2 of 3<`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q on the page", want)
@@ -189,8 +193,8 @@ func TestThePageShowsStateInWords(t *testing.T) {
 		t.Error("what never happened is on the page")
 	}
 
-	got = request(NewServer(fixed{Why: "<script>alert(1)</script>"}, &Counters{}), "GET", "/").Body.String()
-	for _, want := range []string{"Not ready yet", "&lt;script&gt;alert(1)", "None yet", "Nothing so far", "0 B/s"} {
+	got = request(NewServer(fixed{Why: "<script>alert(1)</script>", Advice: "Set the clock.", Trackers: Trackers{All: 3, Asked: 1}}, &Counters{}), "GET", "/").Body.String()
+	for _, want := range []string{"Not ready", "&lt;script&gt;alert(1)", "Set the clock.", "0 answered so far", "None yet", "Nothing so far", "0 B/s"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q on the empty page", want)
 		}

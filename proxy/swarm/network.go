@@ -18,7 +18,7 @@ import (
 	"github.com/shoal-p2p/shoal/tracker/announce"
 )
 
-// Config is what memberships are made of; all fields must be set but the last two.
+// Config is what memberships are made of; all fields must be set but the last three.
 type Config struct {
 	State    string // folder of the secrets
 	Circuits *circuit.Client
@@ -28,6 +28,7 @@ type Config struct {
 	Trackers func() []path.Relay               // the trackers, as last hops
 	Budget   *window.Budget                    // the windows of all streams
 	Now      func() time.Time                  // the network's time
+	Heard    func(tracker onion.ID, err error) // told how each request to a tracker ended; may be nil
 	Meetings int                               // meeting relays per membership; 0 means 2
 	Pace     time.Duration                     // between starts; 0 means DefaultPace
 }
@@ -75,6 +76,9 @@ const DefaultPace = 600 * time.Millisecond
 func New(cfg Config) *Net {
 	if cfg.Meetings == 0 {
 		cfg.Meetings = 2
+	}
+	if cfg.Heard == nil {
+		cfg.Heard = func(onion.ID, error) {}
 	}
 	if cfg.Pace == 0 {
 		cfg.Pace = DefaultPace

@@ -334,6 +334,7 @@ func (m *member) request(ctx context.Context, k *ask, t path.Relay, r *announce.
 		k.circuit, reply, err = m.net.cfg.Circuits.Request(ctx,
 			circuit.Want{Use: circuit.ForTracker, Key: m.path, Last: t}, cell.RequestAnnounce, body, announce.MaxAnswer)
 	}
+	m.net.cfg.Heard(t.ID, err)
 	if err != nil {
 		return nil, err
 	}

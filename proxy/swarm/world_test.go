@@ -120,7 +120,7 @@ func newTracker(t testing.TB) *tracker {
 	tr := &tracker{store: store.NewMemory(store.Limits{}), now: time.Now}
 	links := &link.Pool{Certificate: &cert}
 	server, err := hop.New(hop.Config{
-		Identity: identity, Key: func(byte) *onion.PrivateKey { return key }, Step: step, Links: links,
+		Identity: identity, Key: func(byte) *onion.PrivateKey { return key }, Now: time.Now, Links: links,
 		Requests: map[byte]func(*hop.Circuit, []byte) ([]byte, error){cell.RequestAnnounce: tr.announce},
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
 )
@@ -34,13 +36,43 @@ func (k *Keeper) Fetch(ctx context.Context, c *circuit.Client, from path.Relay) 
 	body := AppendHave(nil, k.Have())
 	one, answer, err := c.Request(ctx, circuit.Want{Use: circuit.ForTracker, Last: from, Direct: true},
 		cell.RequestViews, body, MaxViews(len(k.Network().Trackers)))
-	if one != nil {
-		defer one.Close()
-	}
 	if err != nil {
+		if one != nil {
+			one.Close()
+		}
 		return false, err
 	}
-	return k.AddAnswer(answer)
+	defer one.Close()
+	news, err = k.AddAnswer(answer)
+	ahead := one.ClockAhead()
+	k.mu.Lock()
+	k.ahead = ahead
+	k.mu.Unlock()
+	switch {
+	case (errors.Is(err, ErrStale) || errors.Is(err, errFuture)) && ahead.Abs() > circuit.ClockSlack:
+		err = fault.ClockOff(ahead, err)
+	case err == nil && len(answer) == 0 && k.Merged().Views == 0:
+		err = fault.New(fault.NoViews, "{who} has no list of relays from the trackers itself", adviceTrackers, nil)
+	}
+	return news, err
+}
+
+// Ready returns nil when paths can be chosen, else why they can't: what keeps
+// lists of relays from coming, where that is known.
+func (k *Keeper) Ready() error {
+	err := k.Merged().Ready()
+	if err == nil {
+		return nil
+	}
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	switch {
+	case k.failed != nil:
+		return k.failed
+	case fault.Of(err).Cause == fault.NoViews && k.ahead > circuit.ClockSlack:
+		return fault.ClockOff(k.ahead, err)
+	}
+	return err
 }
 
 // Follow keeps k's views up to date until ctx ends. Each round it asks what next
@@ -58,8 +90,9 @@ func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, one bool, next f
 			}
 			asked = append(asked, from.ID)
 			ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-			_, err := k.Fetch(ctx, c, from)
+			news, err := k.Fetch(ctx, c, from)
 			cancel()
+			slog.Debug("asked for lists of relays", "news", news, "err", err)
 			if err != nil {
 				failed = err
 			} else if one {
@@ -67,17 +100,19 @@ func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, one bool, next f
 				break
 			}
 		}
-		if failed != nil && ctx.Err() == nil {
-			slog.Debug("a view could not be fetched", "err", failed)
+		if len(asked) > 0 && ctx.Err() == nil {
+			k.mu.Lock()
+			k.failed = failed
+			k.mu.Unlock()
 		}
 		every := k.Network().ViewEvery
 		if every == 0 {
 			every = ViewEvery
 		}
-		if _, ready := k.Merged().Ready(); ready {
+		if k.Merged().Ready() == nil {
 			wait = time.Duration(float64(every) * (0.3 + 0.4*rand.Float64()))
 		} else {
-			wait = min(wait*3/2, 30*time.Second, max(every/2, 500*time.Millisecond))
+			wait = min(wait*3/2, 10*time.Second, max(every/2, 500*time.Millisecond))
 		}
 		select {
 		case <-ctx.Done():

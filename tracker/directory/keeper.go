@@ -43,6 +43,8 @@ type Keeper struct {
 	merged  *Merged            // guarded by mu; never nil, its parts are not changed
 	seen    map[onion.ID]seen  // guarded by mu
 	changed chan struct{}      // guarded by mu; closed at the next change
+	failed  error              // guarded by mu: how Follow's last round ended
+	ahead   time.Duration      // guarded by mu: of this clock before that of who was asked last
 }
 
 // kept is what is known of one tracker.

@@ -3,10 +3,12 @@ package directory
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
 )
@@ -32,20 +34,23 @@ type Merged struct {
 	Time, Until time.Time
 }
 
-// Ready reports whether paths can be chosen from m, and if not, why.
-func (m *Merged) Ready() (why string, ok bool) {
+// Ready returns nil when paths can be chosen from m, else a *fault.Fault.
+func (m *Merged) Ready() error {
 	switch {
 	case m.Views == 0:
-		return "no tracker's list of relays has been received", false
+		return fault.New(fault.Starting, "no list of relays has been received yet", "", nil)
 	case 2*m.Views <= m.Trackers:
-		return "fewer than half of the trackers' lists of relays have been received", false
+		return fault.New(fault.NoViews, fmt.Sprintf("the lists of relays of %d of %d trackers have been received, and more than half are needed", m.Views, m.Trackers), adviceTrackers, nil)
 	case m.Stale:
-		return "the trackers' lists of relays are too old; is the clock right?", false
+		return fault.New(fault.NoViews, "the trackers' newest lists of relays are too old", adviceTrackers, nil)
 	case len(m.Relays) == 0:
-		return "the trackers agree on no relay", false
+		return fault.New(fault.NoRelays, "no relay is on the lists of more than half of the trackers",
+			"Relays say in their log whether the trackers reach them. A network that has just been started needs a minute.", nil)
 	}
-	return "", true
+	return nil
 }
+
+const adviceTrackers = "Trackers are down or can't be reached: tell whoever runs the network. Shoal keeps asking."
 
 // forgotten is the age at which a descriptor counts no more, whoever lists it:
 // its onion keys are erased, or should be, and were they stolen, an old

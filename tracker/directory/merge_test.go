@@ -69,8 +69,8 @@ func TestRelayCountsWhenMoreThanHalfOfTheTrackersListIt(t *testing.T) {
 	if m.Listed[b.ID] != nil || m.Listed[c.ID] == nil {
 		t.Error("listed is who more than half know, whatever its weight")
 	}
-	if why, ok := m.Ready(); !ok {
-		t.Error(why)
+	if err := m.Ready(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -83,7 +83,7 @@ func TestTrackerThatIsGoneCostsNothing(t *testing.T) {
 	if m = merged(t, testNow, []said{{a, 100, 5}}, nil, nil); weightOf(m, 1) != 0 {
 		t.Error("one of three trackers lists a relay alone")
 	}
-	if _, ok := m.Ready(); ok {
+	if m.Ready() == nil {
 		t.Error("ready with one view of three")
 	}
 }
@@ -166,8 +166,8 @@ func TestViewsLapse(t *testing.T) {
 		if len(m.Relays) != c.relays || m.Stale != c.stale {
 			t.Errorf("after %v: %d relays, stale %v, want %d, %v", c.after, len(m.Relays), m.Stale, c.relays, c.stale)
 		}
-		if _, ready := m.Ready(); ready == c.stale {
-			t.Errorf("after %v: ready %v", c.after, ready)
+		if err := m.Ready(); (err != nil) != c.stale {
+			t.Errorf("after %v: %v", c.after, err)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 )
 
@@ -266,9 +267,10 @@ func (v *View) verifyHead(tracker [32]byte, now time.Time) error {
 		return fmt.Errorf("directory: view is to be valid for %d s and usable for %d s, at most %v and %v",
 			v.ValidUntil-v.Time, v.UsableUntil-v.Time, ValidFor, UsableFor)
 	case v.UsableUntil <= now.Unix():
-		return fmt.Errorf("directory: %w: it ended %v ago; is the clock right?", ErrStale, now.Sub(time.Unix(v.UsableUntil, 0)).Round(time.Second))
+		return fault.New(fault.NoViews, "the newest list of relays that {who} has ended "+fault.Span(now.Sub(time.Unix(v.UsableUntil, 0)))+" ago",
+			"Either this computer's clock is ahead, or the tracker that signed it has been down for long.", ErrStale)
 	case t.After(now.Add(MaxClockError)):
-		return fmt.Errorf("directory: %w: by %v; is the clock right?", errFuture, t.Sub(now).Round(time.Second))
+		return fault.ClockOff(now.Sub(t), errFuture)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func (Views) Serve(o Directory, out *Served) error {
 		Identity: identity,
 		Key:      func(byte) *onion.PrivateKey { return key },
 		Hello:    func() []byte { return self.Append(nil) },
-		Step:     func() uint32 { return onion.Step(time.Now()) },
+		Now:      time.Now,
 		Requests: map[byte]func(*hop.Circuit, []byte) ([]byte, error){
 			cell.RequestViews: func(*hop.Circuit, []byte) ([]byte, error) { return answer, nil },
 		},

@@ -1,0 +1,281 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit"
+	"github.com/shoal-p2p/shoal/circuit/fault"
+	"github.com/shoal-p2p/shoal/circuit/link"
+	"github.com/shoal-p2p/shoal/circuit/onion"
+	"github.com/shoal-p2p/shoal/circuit/path"
+)
+
+const (
+	warmEvery = 2 * time.Second
+	warmRetry = 250 * time.Millisecond
+
+	// guardGrace is how long a lost link to a guard may take to be replaced
+	// before the sidecar is not ready: a guard that restarts is no outage.
+	guardGrace = time.Second
+
+	guardDial   = 5 * time.Second // of a link to a guard
+	guardRetry  = 15 * time.Second
+	guardRetryX = 10 * time.Minute // at most, doubled each time
+
+	entryPatience = 8 // some seconds
+)
+
+// readiness is whether the sidecar can carry traffic, and why not. The zero
+// value says that it has just been started.
+type readiness struct {
+	mu    sync.Mutex
+	ready bool         // guarded by mu
+	fault *fault.Fault // guarded by mu: nil when ready, or before anything was tried
+}
+
+// why returns why the sidecar is not ready; nil when it is.
+func (r *readiness) why() *fault.Fault {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ready && r.fault == nil {
+		return fault.New(fault.Starting, "Shoal has just been started", "", nil)
+	}
+	return r.fault
+}
+
+func (r *readiness) set(f *fault.Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ready, r.fault = f == nil, f
+}
+
+// warmth is what came of keeping a guard warm.
+type warmth struct {
+	link *link.Link
+	err  error
+}
+
+// keepWarm keeps a link to a guard, and finds out whether circuits can be built.
+func (p *Sidecar) keepWarm(ctx context.Context) {
+	var tries sync.WaitGroup
+	defer tries.Wait()
+	back := guardsBack{p: p, waits: make(map[onion.ID]wait)}
+	var l *link.Link
+	for {
+		found := make(chan warmth, 1)
+		tries.Go(func() {
+			l, err := p.warm(ctx)
+			found <- warmth{l, err}
+		})
+		now, ok := warmth{}, false
+		if l != nil && over(l) {
+			select {
+			case now = <-found:
+				ok = true
+			case <-time.After(guardGrace):
+				p.judge(fault.About(l.Err(), "the guard"))
+			}
+		}
+		if !ok {
+			now = <-found
+		}
+		if l = now.link; ctx.Err() != nil {
+			return
+		}
+		p.judge(now.err)
+		wait, lost := warmRetry, (<-chan struct{})(nil)
+		if l != nil {
+			wait, lost = warmEvery, l.Done()
+			back.try(ctx, &tries)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-lost:
+		case <-p.keeper.Changed():
+		case <-p.trackers.news():
+		case <-time.After(wait):
+		}
+	}
+}
+
+func over(l *link.Link) bool {
+	select {
+	case <-l.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// judge makes err, or nil, what the sidecar is known to be.
+func (p *Sidecar) judge(err error) {
+	f, n := fault.Of(err), p.tally()
+	if f == nil {
+		f = n.fault()
+	}
+	p.ready.set(f)
+	p.journal.ready(f)
+	p.journal.trackers(n)
+}
+
+// warm returns the link to the guard that circuits are built through, or why
+// none can be built.
+func (p *Sidecar) warm(ctx context.Context) (*link.Link, error) {
+	if err := p.keeper.Ready(); err != nil {
+		return nil, fault.About(err, p.lastAsked())
+	}
+	own := max(p.cfg.Hops, 1)
+	way, err := p.chooser.Choose(time.Now(), p.keeper.Relays(), path.Key{}, own, path.Relay{})
+	if errors.Is(err, path.ErrNoRelays) {
+		return nil, fault.New(fault.NoRelays, strings.TrimPrefix(err.Error(), "path: "), "", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.chooser.SaveGuards(p.path("guards")); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*guardDial)
+	defer cancel()
+	l, err := p.links.Get(ctx, way[0].ID, way[0].Addr)
+	if err != nil {
+		p.chooser.GuardDown(time.Now(), way[0].ID)
+		return nil, fault.About(err, "the guard")
+	}
+	p.chooser.GuardUp(way[0].ID)
+	if l.ClockAhead().Abs() > circuit.ClockSlack && (l.ClockAhead()+p.keeper.ClockError()).Abs() > circuit.ClockSlack {
+		return l, fault.About(fault.ClockOff(l.ClockAhead(), nil), "the guard")
+	}
+	return l, nil
+}
+
+// linkChanged is told of every link to a guard or an entry relay.
+func (p *Sidecar) linkChanged(id onion.ID, up bool, err error) {
+	f := fault.About(err, "the guard")
+	if f != nil && f.Cause == fault.Silent {
+		p.chooser.GuardDown(time.Now(), id) // the other one goes first from now on
+	}
+	if f != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, link.ErrClosed) {
+		p.mu.Lock()
+		p.loss = f.Text()
+		p.mu.Unlock()
+	}
+	if up {
+		p.cfg.Log.Debug("link up")
+	} else {
+		p.cfg.Log.Debug("link down", "err", err)
+	}
+}
+
+// guardsBack dials guards again that could not be reached, so that swarms that
+// are at home with them return.
+type guardsBack struct {
+	p     *Sidecar
+	waits map[onion.ID]wait // owned by keepWarm
+}
+
+type wait struct {
+	until time.Time
+	next  time.Duration
+}
+
+func (b *guardsBack) try(ctx context.Context, tries *sync.WaitGroup) {
+	now := time.Now()
+	guards := b.p.chooser.GuardStatus()
+	for _, g := range guards[:min(len(guards), path.Primary)] {
+		w := b.waits[g.ID]
+		r, ok := b.p.keeper.Relay(g.ID)
+		switch {
+		case !g.Down:
+			if w.next > 0 {
+				b.p.journal.guardBack()
+			}
+			delete(b.waits, g.ID)
+		case w.next == 0:
+			b.p.journal.guardLost(b.p.lastLoss())
+			b.waits[g.ID] = wait{now.Add(guardRetry), guardRetry}
+		case ok && now.After(w.until):
+			next := min(2*w.next, guardRetryX)
+			b.waits[g.ID] = wait{now.Add(next), next}
+			tries.Go(func() {
+				ctx, cancel := context.WithTimeout(ctx, 2*guardDial)
+				defer cancel()
+				if _, err := b.p.links.Get(ctx, r.ID, r.Addr); err == nil {
+					b.p.chooser.GuardUp(r.ID)
+				} else if ctx.Err() == nil {
+					b.p.chooser.GuardDown(time.Now(), r.ID)
+				}
+			})
+		}
+	}
+}
+
+// lastLoss returns why a link was last lost, or could not be made.
+func (p *Sidecar) lastLoss() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.loss
+}
+
+// lastAsked returns what the relay is that was last asked for lists of relays.
+func (p *Sidecar) lastAsked() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
+}
+
+// nextSource returns whom to ask for views, but for those asked: a guard, or
+// before there is any, one entry relay of the network and only if that fails
+// another.
+func (p *Sidecar) nextSource(asked []onion.ID) (path.Relay, bool) {
+	r, what, ok := p.source(asked)
+	if ok {
+		p.mu.Lock()
+		p.asked = what
+		p.mu.Unlock()
+	}
+	return r, ok
+}
+
+func (p *Sidecar) source(asked []onion.ID) (r path.Relay, what string, ok bool) {
+	guards := p.chooser.GuardStatus()
+	for _, g := range guards {
+		if r, ok := p.keeper.Relay(g.ID); ok && !slices.Contains(asked, g.ID) && len(asked) < path.Primary {
+			return r, "the guard", true
+		}
+	}
+	if p.keeper.Merged().Ready() == nil && len(asked) > 0 {
+		return r, "", false
+	}
+	// Each entry relay that is dialled learns this computer's address: one that
+	// does not answer may only be slow to start.
+	if len(asked) > 0 && p.patience > 0 {
+		p.patience--
+		return r, "", false
+	}
+	var entries []path.Relay
+	for _, e := range p.cfg.Network.Entries {
+		entries = append(entries, path.Relay{ID: e.ID, Addr: e.Addr, Weight: 1})
+	}
+	if r, err := p.chooser.First(entries, asked...); err == nil {
+		if slices.ContainsFunc(guards, func(g path.GuardStatus) bool { return g.ID == r.ID }) {
+			return r, "the guard", true
+		}
+		return r, "the entry relay", true
+	}
+	if len(entries) > 0 || !p.cfg.BootstrapDirect {
+		return r, "", false
+	}
+	for _, t := range p.cfg.Network.Trackers {
+		if !slices.Contains(asked, onion.ID(t.Key)) {
+			return path.Relay{ID: onion.ID(t.Key), Addr: t.Addr}, "the tracker", true
+		}
+	}
+	return r, "", false
+}
