@@ -158,7 +158,7 @@ var nameFile = &state.Kind{Name: "relay-name", Version: 1, Limit: 256, Policy: s
 // what cfg says, else the one that the relay last found, else the one that it
 // would begin with.
 func Name(cfg Config) (string, error) {
-	keys, err := hop.OpenKeys(cfg.State)
+	id, err := hop.OpenID(cfg.State)
 	if err != nil {
 		return "", err
 	}
@@ -167,7 +167,7 @@ func Name(cfg Config) (string, error) {
 		return "", fmt.Errorf("listen: %w", err)
 	}
 	if ip, err := netip.ParseAddr(host); !cfg.Advertise.Addr().IsValid() && (err != nil || ip.IsUnspecified()) {
-		if e, ok := savedName(cfg.State); ok && e.ID == keys.ID() {
+		if e, ok := savedName(cfg.State); ok && e.ID == id {
 			return hop.Name(e.ID, e.Addr), nil
 		}
 	}
@@ -175,7 +175,7 @@ func Name(cfg Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return hop.Name(keys.ID(), p.Find().Addr), nil
+	return hop.Name(id, p.Find().Addr), nil
 }
 
 // savedName returns the name that a relay has saved in its state folder.

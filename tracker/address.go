@@ -50,7 +50,7 @@ func listen(cfg Config) (net.Listener, hop.Found, error) {
 // files call the tracker. It may be called while the tracker runs, and before
 // there is a network file.
 func Name(cfg Config) (string, error) {
-	keys, err := hop.OpenKeys(cfg.State)
+	id, err := hop.OpenID(cfg.State)
 	if err != nil {
 		return "", err
 	}
@@ -58,5 +58,5 @@ func Name(cfg Config) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return hop.Name(keys.ID(), p.Find().Addr), nil
+	return hop.Name(id, p.Find().Addr), nil
 }

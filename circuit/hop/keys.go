@@ -64,18 +64,12 @@ func OpenKeys(dir string) (*Keys, error) {
 		return nil, err
 	}
 	k := &Keys{dir: dir}
-	seed := make([]byte, ed25519.SeedSize)
-	found, err := identityFile.Load(k.path("identity"), func(b []byte) error {
-		if len(b) != ed25519.SeedSize {
-			return fmt.Errorf("it holds %d bytes, want %d", len(b), ed25519.SeedSize)
-		}
-		seed = b
-		return nil
-	})
+	seed, found, err := loadSeed(dir)
 	if err != nil {
 		return nil, err
 	}
 	if !found {
+		seed = make([]byte, ed25519.SeedSize)
 		rand.Read(seed)
 		if err := identityFile.Save(k.path("identity"), seed); err != nil {
 			return nil, err
@@ -86,6 +80,40 @@ func OpenKeys(dir string) (*Keys, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// loadSeed reads what the identity in dir is made from, if there is one.
+func loadSeed(dir string) (seed []byte, found bool, err error) {
+	found, err = identityFile.Load(filepath.Join(dir, "identity"), func(b []byte) error {
+		if len(b) != ed25519.SeedSize {
+			return fmt.Errorf("it holds %d bytes, want %d", len(b), ed25519.SeedSize)
+		}
+		seed = b
+		return nil
+	})
+	return seed, found, err
+}
+
+// OpenID returns the identity of the relay or tracker in dir, which may run. It
+// reads nothing else. If there is none it makes the keys, as OpenKeys does.
+func OpenID(dir string) (id onion.ID, err error) {
+	seed, found, err := loadSeed(dir)
+	if err != nil {
+		return id, err
+	}
+	if found {
+		return onion.ID(ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)), nil
+	}
+	locked, err := state.Lock(dir) // two processes must not both make one
+	if err != nil {
+		return id, err
+	}
+	defer locked.Close()
+	k, err := OpenKeys(dir)
+	if err != nil {
+		return id, err
+	}
+	return k.ID(), nil
 }
 
 func (k *Keys) path(name string) string { return filepath.Join(k.dir, name) }

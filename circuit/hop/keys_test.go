@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -228,5 +229,43 @@ func TestIdentityStays(t *testing.T) {
 	_, other, _ := ed25519.GenerateKey(rand.Reader)
 	if a.Identity.Equal(other) {
 		t.Error("everybody is the same")
+	}
+}
+
+func TestTheIDIsReadBesideARunningProgramAndNothingElse(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	first, err := OpenID(dir) // makes the keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	locked, err := state.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	k := openKeys(t, dir)
+	rotate(t, k, start, true)
+	path := filepath.Join(dir, "onion-keys")
+	damaged := []byte("half")
+	if err := os.WriteFile(path, damaged, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if id, err := OpenID(dir); err != nil || id != first || id != k.ID() {
+		t.Errorf("OpenID = %v, %v, want %v", id, err, first)
+	}
+	if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, damaged) {
+		t.Errorf("the onion keys were touched: %q, %v", b, err)
+	}
+}
+
+func TestTwoProcessesDoNotBothMakeAnIdentity(t *testing.T) {
+	dir := t.TempDir()
+	locked, err := state.Lock(dir) // a program that starts
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	if id, err := OpenID(dir); !errors.Is(err, state.ErrInUse) {
+		t.Errorf("OpenID = %v, %v, want %v", id, err, state.ErrInUse)
 	}
 }

@@ -43,7 +43,7 @@ const maxRuns = 64
 
 // severalRuns is how to run a second command beside the first: by default each
 // finds a state folder and a status port of its own.
-var severalRuns = program.Several{What: "sidecar", Flags: []string{"--state DIR", "--status 127.0.0.1:1083"}}
+var severalRuns = program.Several{What: "sidecar", Flags: []string{"--state DIR", "--status 127.0.0.1:1083", "--publish 9092:9091"}}
 
 func run(c *cli.Context) error {
 	command := c.Args().Slice()
@@ -76,7 +76,7 @@ func run(c *cli.Context) error {
 		if code == 0 {
 			code = 1
 		}
-		return &program.Error{Code: code, Err: err}
+		return &program.Error{Code: code, Err: program.Explain(c, err, severalRuns)}
 	}
 	os.Exit(code)
 	return nil

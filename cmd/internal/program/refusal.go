@@ -46,12 +46,12 @@ func Explain(c *cli.Context, err error, s Several) error {
 // listener returns the flag that named addr.
 func listener(c *cli.Context, addr string) string {
 	for _, name := range []string{"listen", "socks", "status"} {
-		if !hasFlag(c, name) {
-			continue
-		}
 		if s, err := Listen(c, name); err == nil && s == addr {
 			return name
 		}
+	}
+	if len(c.StringSlice("publish")) > 0 {
+		return "publish"
 	}
 	return ""
 }

@@ -7,6 +7,7 @@
 //	start NAME REGEXP PROGRAM [ARG…]   run it in the background until its stdout
 //	                                   matches; named groups become variables
 //	await FILE REGEXP                  wait until the file matches
+//	fetch URL FILE                     save what an HTTP server answers
 //	signal NAME SIGNAL                 send HUP, INT or TERM to a started program
 //	[!] ignores NAME SIGNAL            a started program ignores a signal (Linux)
 //	ended NAME CODE                    wait for a started program; its exit code must be CODE
@@ -17,6 +18,8 @@ package script
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +54,7 @@ func Run(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "start": start, "await": await, "signal": signal, "ignores": ignores, "ended": ended,
+			"exits": exits, "start": start, "await": await, "fetch": fetch, "signal": signal, "ignores": ignores, "ended": ended,
 		},
 	})
 }
@@ -141,6 +144,17 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("no %q in %s: %s", args[1], args[0], text)
+}
+
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	need(ts, neg, args, 2, "fetch URL FILE")
+	client := http.Client{Timeout: patience}
+	answer, err := client.Get(args[0])
+	ts.Check(err)
+	defer answer.Body.Close()
+	b, err := io.ReadAll(answer.Body)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b, 0o600))
 }
 
 var signals = map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT, "TERM": syscall.SIGTERM}
