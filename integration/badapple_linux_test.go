@@ -96,7 +96,7 @@ func (e exit) unused(t *testing.T) {
 // file and so wants peers.
 func TestABadAppleMakesNobodyDialOut(t *testing.T) {
 	network := network(t)
-	ctx := deadline(t, 40*time.Second)
+	ctx := deadline(t)
 	node := bareNode(t, ctx, network)
 	out := watchExit(t)
 	before := refused(t, ctx, network.Sidecars[0])
@@ -159,7 +159,7 @@ func (f *farClient) lure(t *testing.T) {
 // seat, byte by byte.
 func TestWhatTheClientHearsOfABadAppleNamesNobody(t *testing.T) {
 	network := network(t)
-	ctx := deadline(t, 40*time.Second)
+	ctx := deadline(t)
 	node := bareNode(t, ctx, network)
 	tor := noise(t, 2*farBlock, httpTracker)
 	s, err := node.Join(ctx, tor.Hash, true)
@@ -199,7 +199,7 @@ func TestWhatTheClientHearsOfABadAppleNamesNobody(t *testing.T) {
 func standIns(t *testing.T, s *testnet.Sidecar, tor torrent.Torrent, n int) []string {
 	t.Helper()
 	var known bench.Announced
-	order := bench.Announce{SOCKS: s.SOCKS, User: t.Name(), Hashes: []bench.Hash{bench.Hash(tor.Hash)}, Peers: n, Limit: 20 * time.Second}
+	order := bench.Announce{SOCKS: s.SOCKS, User: t.Name(), Hashes: []bench.Hash{bench.Hash(tor.Hash)}, Peers: n, Limit: time.Minute}
 	if err := new(bench.Peer).Announce(order, &known); err != nil {
 		t.Error(err)
 	}
@@ -222,7 +222,7 @@ func dialStandIn(ctx context.Context, s *testnet.Sidecar, user, at string) (net.
 // only for relays, and those are looked up in what the trackers have signed.
 func TestAForgedRecordLeadsNowhere(t *testing.T) {
 	network := network(t)
-	ctx := deadline(t, 40*time.Second)
+	ctx := deadline(t)
 	node := bareNode(t, ctx, network)
 	out := watchExit(t)
 	tor := noise(t, 2*farBlock, httpTracker)
@@ -312,12 +312,12 @@ func exitRoads() (all []end) {
 func TestAHostileTorrentLeadsNowhere(t *testing.T) {
 	network := network(t)
 	out := watchExit(t)
-	before := refused(t, deadline(t, 10*time.Second), network.Sidecars[0])
+	before := refused(t, deadline(t), network.Sidecars[0])
 	t.Run("for", func(t *testing.T) {
 		for _, e := range exitRoads() {
 			t.Run(e.String(), func(t *testing.T) {
 				t.Parallel()
-				ctx := deadline(t, perPair)
+				ctx := deadline(t)
 				tor := lures(noise(t, 1<<20))
 				c := e.start(t, ctx, network, network.Sidecars[0])
 				add(t, ctx, c, tor)
@@ -343,12 +343,12 @@ func TestNoClientUsesAnotherWay(t *testing.T) {
 	network := network(t)
 	out := watchExit(t)
 	resolveOutside(t)
-	other := client(t, deadline(t, perPair), network.Sidecars[1], func(c *clients.Config) { c.NoDHT, c.NoQueue = true, true })
+	other := client(t, deadline(t), network.Sidecars[1], func(c *clients.Config) { c.NoDHT, c.NoQueue = true, true })
 	t.Run("through", func(t *testing.T) {
 		for _, e := range exitRoads() {
 			t.Run(e.String(), func(t *testing.T) {
 				t.Parallel()
-				ctx := deadline(t, perPair)
+				ctx := deadline(t)
 				tor := noise(t, 1<<20, httpTracker)
 				c := e.startWith(t, ctx, network, network.Sidecars[0], func(c *clients.Config) {
 					c.NoDHT = !e.under // behind SOCKS its first nodes are looked up outside

@@ -29,7 +29,7 @@ func command(t *testing.T, ctx context.Context, program string, args ...string) 
 	t.Helper()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
+	cmd.WaitDelay = time.Minute
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err := cmd.Run()
@@ -88,7 +88,7 @@ func TestTheNetworkCommandPrintsOneLineAndLeavesNothing(t *testing.T) {
 				t.Errorf("it ended with %v and said %q, want nothing", err, &stderr)
 			}
 			t.Logf("left after %v", time.Since(began).Round(time.Millisecond))
-			for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 				left := slices.DeleteFunc(processes(), func(p string) bool { return slices.Contains(before, p) })
 				if len(left) == 0 {
 					break
@@ -107,7 +107,7 @@ func TestTheDemoMovesAPicture(t *testing.T) {
 	if err := os.WriteFile(picture, noise(t, 300_000).Data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got := command(t, deadline(t, 2*time.Minute), shoal(), "demo", picture)
+	got := command(t, deadline(t), shoal(), "demo", picture)
 	if got.code != 0 || !strings.Contains(got.out, "holiday.jpg went from one qBittorrent to another") {
 		t.Errorf("%d: %s%s", got.code, got.out, got.stderr)
 	}

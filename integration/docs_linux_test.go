@@ -30,7 +30,7 @@ var notTyped = map[string]string{
 // the order of its page, on a machine of its own beside a network that is no
 // test, and compares what comes with what the page says will.
 func TestEveryCommandOfThePagesWorks(t *testing.T) {
-	ctx := deadline(t, 4*time.Minute)
+	ctx := deadline(t)
 	var w *walk
 	used := make(map[string]bool)
 	for _, p := range pages(t) {

@@ -457,13 +457,13 @@ var bareSource = netip.AddrFrom4([4]byte{127, 3, 251, 1})
 // it. Between the two is the client's own sidecar alone.
 func TestWhatTheFarClientReceivesNamesNobody(t *testing.T) {
 	network := network(t)
-	node := bareNode(t, deadline(t, 20*time.Second), network)
+	node := bareNode(t, deadline(t), network)
 	t.Run("from", func(t *testing.T) { // returns when all in it are over
 		for _, kind := range clients.All {
 			for _, encryption := range []clients.Encryption{clients.Disable, clients.Require} {
 				t.Run(fmt.Sprintf("%s-%v", kind.Name, encryption), func(t *testing.T) {
 					t.Parallel()
-					ctx := deadline(t, perPair)
+					ctx := deadline(t)
 					near := road(kind).startWith(t, ctx, network, network.Sidecars[0], func(c *clients.Config) {
 						c.Encryption = encryption
 						if c.SOCKS != "" {

@@ -15,7 +15,7 @@ import (
 
 // TestATrackerThatIsGoneCostsNothing: the others have what it had.
 func TestATrackerThatIsGoneCostsNothing(t *testing.T) {
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 3, Relays: 5, Sidecars: 2, Block: 1})
 	if err := net.Trackers[1].Process.Stop(); err != nil {
 		t.Fatal(err)
@@ -28,7 +28,7 @@ func TestATrackerThatIsGoneCostsNothing(t *testing.T) {
 // and not before.
 func TestRelaysThatDieInTheMiddleDoNotStopATransfer(t *testing.T) {
 	t.Parallel() // most of it is that minute
-	ctx := deadline(t, 3*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 12, Sidecars: 2, Block: 1})
 	seeder, leecher, tor := begin(t, ctx, net)
 	spared := guards(t, net.Sidecars[0])
@@ -52,7 +52,7 @@ func TestRelaysThatDieInTheMiddleDoNotStopATransfer(t *testing.T) {
 // which qBittorrent does when it is paused and resumed.
 func TestASidecarThatStartsAgainInTheMiddleGoesOn(t *testing.T) {
 	t.Parallel()
-	ctx := deadline(t, 3*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 2, Block: 2})
 	_, leecher, tor := begin(t, ctx, net)
 	s := net.Sidecars[1]
@@ -78,7 +78,7 @@ func TestASidecarThatStartsAgainInTheMiddleGoesOn(t *testing.T) {
 // and another's is no way in.
 func TestASidecarThatStartsAgainIsBackWhenItsClientDials(t *testing.T) {
 	t.Parallel()
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 2, Block: 4})
 	tor := noise(t, 1<<16, httpTracker)
 	seeder := client(t, ctx, net.Sidecars[0], nil)
@@ -119,7 +119,7 @@ func begin(t *testing.T, ctx context.Context, net *testnet.Net) (seeder, leecher
 
 // TestDistanceIsCarried: 25 ms on each of six links.
 func TestDistanceIsCarried(t *testing.T) {
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 2, Block: 1, LinkDelay: 25 * time.Millisecond})
 	move(t, ctx, net, 0, 1, noise(t, 4<<20, httpTracker))
 }
@@ -127,7 +127,7 @@ func TestDistanceIsCarried(t *testing.T) {
 // TestTheProgramsHaveNoRaces that a whole network and a transfer would show.
 func TestTheProgramsHaveNoRaces(t *testing.T) {
 	t.Setenv("GORACE", "atexit_sleep_ms=0")
-	ctx := deadline(t, 3*time.Minute)
+	ctx := deadline(t)
 	bin := filepath.Join(os.Getenv(binVariable), raceDir)
 	net := start(t, ctx, testnet.Config{
 		Trackers: 2, Relays: 5, Sidecars: 2, Block: 1,

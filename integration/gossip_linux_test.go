@@ -30,7 +30,7 @@ import (
 // the second alone, by a tracker that had forgotten the first. With no tracker
 // left it finds the first: the second knows it.
 func TestASwarmGoesOnWithEveryTrackerStopped(t *testing.T) {
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	network := start(t, ctx, testnet.Config{Trackers: 1, Relays: 5, Sidecars: 3, Block: 3})
 	var hash [20]byte
 	rand.Read(hash[:])
@@ -140,7 +140,7 @@ func newPeer(t *testing.T, s *testnet.Sidecar, hash [20]byte) *peer {
 
 // hello sends the handshake of BEP 3 and reads the other one.
 func (p *peer) hello(conn net.Conn) error {
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	defer conn.SetDeadline(time.Time{})
 	b := append([]byte("\x13BitTorrent protocol"), make([]byte, 8)...)
 	b = append(append(b, p.hash[:]...), p.id[:]...)
@@ -221,7 +221,7 @@ func (p *peer) dial(ctx context.Context, at netip.AddrPort) {
 			return false, err
 		}
 		p.t.Cleanup(func() { conn.Close() })
-		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		conn.SetDeadline(time.Now().Add(time.Minute))
 		ip := at.Addr().As4()
 		ask := append([]byte{5, 1, 0, 5, 1, 0, 1}, ip[:]...)
 		if _, err := conn.Write(binary.BigEndian.AppendUint16(ask, at.Port())); err != nil {

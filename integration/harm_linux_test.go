@@ -1,10 +1,12 @@
 package integration
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +25,7 @@ import (
 // begins after it works, and every process is the one that it was.
 func TestGarbageDisturbsNobody(t *testing.T) {
 	network := network(t)
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	ports := []string{network.Sidecars[0].SOCKS, network.Sidecars[0].Status[len("http://"):]}
 	for _, r := range network.Relays {
 		ports = append(ports, r.Addr)
@@ -55,13 +57,13 @@ func TestGarbageDisturbsNobody(t *testing.T) {
 	}()
 	for _, port := range ports {
 		for name, input := range inputs {
-			conn, err := net.DialTimeout("tcp", port, 5*time.Second)
+			conn, err := net.DialTimeout("tcp", port, time.Minute)
 			if err != nil {
 				t.Errorf("%s takes no connections any more: %v", port, err)
 				continue
 			}
 			open = append(open, conn) // half of the harm is that it stays
-			conn.SetDeadline(time.Now().Add(5 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			if name == "TLS, and then noise" {
 				secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
 				if secure.Handshake() == nil {
@@ -97,7 +99,7 @@ func alive(t *testing.T, what string, p *process.Process) {
 // keeps, one at a time. A process that can't go on without a file names it and
 // keeps what is in it, for its owner to see.
 func TestACorruptStateFileIsAClearErrorOrOfNoImportance(t *testing.T) {
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	network := start(t, ctx, testnet.Config{Trackers: 1, Relays: 4, Sidecars: 1, Block: 1})
 	if err := network.Close(); err != nil {
 		t.Fatal(err)
@@ -138,7 +140,7 @@ func TestACorruptStateFileIsAClearErrorOrOfNoImportance(t *testing.T) {
 				if err := os.WriteFile(corrupt, bad, 0o600); err != nil {
 					return err
 				}
-				ended := runFor(t, 700*time.Millisecond, p.program, append(args, "--state", state)...)
+				ended := runUntilItSpeaks(t, ctx, p.program, append(args, "--state", state)...)
 				if ended == nil {
 					continue // it went on without
 				}
@@ -175,29 +177,38 @@ func kept(t *testing.T, dir string, content []byte) bool {
 	})
 }
 
-// runFor runs a program for d, and returns it if it ended by itself.
-func runFor(t *testing.T, d time.Duration, program string, args ...string) *process.Process {
+// runUntilItSpeaks runs a program until it prints where it is, which it does
+// once it has taken up its state, and returns it if it ended before.
+func runUntilItSpeaks(t *testing.T, ctx context.Context, program string, args ...string) *process.Process {
 	t.Helper()
-	p, err := process.Start(filepath.Base(program), exec.Command(program, args...), filepath.Join(t.TempDir(), "log"))
+	cmd := exec.Command(program, args...)
+	out, said, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-p.Gone():
-		return p
-	case <-time.After(d):
-		if err := p.Stop(); err != nil {
-			t.Error(err)
-		}
-		return nil
+	defer out.Close()
+	cmd.Stdout = said
+	p, err := process.Start(filepath.Base(program), cmd, filepath.Join(t.TempDir(), "log"))
+	said.Close()
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer context.AfterFunc(ctx, func() { out.Close() })()
+	if n, _ := out.Read(make([]byte, 1)); n == 0 {
+		<-p.Gone()
+		return p
+	}
+	if err := p.Stop(); err != nil {
+		t.Error(err)
+	}
+	return nil
 }
 
 // TestAWrongTrackerKeyIsNeverBelieved: the sidecar says that it is not ready,
 // and why.
 func TestAWrongTrackerKeyIsNeverBelieved(t *testing.T) {
 	shared := network(t)
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t)
 	file, err := directory.LoadNetwork(shared.Network)
 	if err != nil {
 		t.Fatal(err)
@@ -209,18 +220,17 @@ func TestAWrongTrackerKeyIsNeverBelieved(t *testing.T) {
 	if err := os.WriteFile(wrong, file.File(), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	page, err := net.Listen("tcp", "127.0.0.1:0")
+	page, err := process.FreePort(netip.MustParseAddr("127.0.0.1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	page.Close()
 	p, err := process.Start("sidecar", exec.Command(shoal(), "proxy", "--network", wrong, "--state", t.TempDir(),
-		"--socks", "127.0.0.1:0", "--status", page.Addr().String()), filepath.Join(t.TempDir(), "log"))
+		"--socks", "127.0.0.1:0", "--status", page.String()), filepath.Join(t.TempDir(), "log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Stop()
-	s := testnet.Sidecar{Status: "http://" + page.Addr().String()}
+	s := testnet.Sidecar{Status: "http://" + page.String()}
 	said := ""
 	for until := time.Now().Add(4 * time.Second); time.Now().Before(until); time.Sleep(50 * time.Millisecond) {
 		alive(t, "sidecar", p)
@@ -241,7 +251,7 @@ func TestAWrongTrackerKeyIsNeverBelieved(t *testing.T) {
 // the sidecars that carried them.
 func TestNothingIsLeftOfAClientThatIsKilled(t *testing.T) {
 	network := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	held := func() int {
 		all := func(proc.Socket) bool { return true }
 		return len(locals(t, network.Sidecars[0].PID, all)) + len(locals(t, network.Sidecars[1].PID, all))

@@ -3,7 +3,6 @@ package integration
 import (
 	"os"
 	"testing"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/clients"
 	"github.com/shoal-p2p/shoal/integration/torrent"
@@ -51,7 +50,7 @@ func TestEveryKindOfTorrentArrives(t *testing.T) {
 	for _, c := range kinds {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			ctx := deadline(t, 2*time.Minute)
+			ctx := deadline(t)
 			tor := c.make(t)
 			seeder := c.from.start(t, ctx, net, net.Sidecars[0])
 			leecher := c.to.start(t, ctx, net, net.Sidecars[1])

@@ -98,7 +98,7 @@ func network(t *testing.T) *testnet.Net {
 		shared.net, shared.err = testnet.Start(context.Background(), testnet.Config{
 			Trackers: 3, Relays: 9, Sidecars: 3,
 			State: filepath.Join(os.Getenv(binVariable), "network"),
-			Shoal: shoal(), Tracker: shoalTracker(),
+			Shoal: shoal(), Tracker: shoalTracker(), Ready: patience,
 		})
 		t.Logf("the network was ready after %v", time.Since(began))
 	})
@@ -123,7 +123,7 @@ func closeShared() error {
 // start starts a network of the test's own, that is gone at its end.
 func start(t *testing.T, ctx context.Context, c testnet.Config) *testnet.Net {
 	t.Helper()
-	c.State = t.TempDir()
+	c.State, c.Ready = t.TempDir(), patience
 	if c.Shoal == "" {
 		c.Shoal, c.Tracker = shoal(), shoalTracker()
 	}
@@ -146,7 +146,7 @@ func start(t *testing.T, ctx context.Context, c testnet.Config) *testnet.Net {
 
 // explain logs what the sidecars have to say about a failed test.
 func explain(t *testing.T, net *testnet.Net) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	for i, s := range net.Sidecars {
 		status, err := s.ReadStatus(ctx)
@@ -154,10 +154,15 @@ func explain(t *testing.T, net *testnet.Net) {
 	}
 }
 
-// deadline bounds a whole test, so that it fails and not the run.
-func deadline(t *testing.T, d time.Duration) context.Context {
+// patience bounds a whole test, so that it fails and not the run. It is many
+// times what any test takes on two idle cores, so that a busy machine breaks
+// none, and less than the five minutes after which every client announces again:
+// what only that would mend is a failure.
+const patience = 3 * time.Minute
+
+func deadline(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

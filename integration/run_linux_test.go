@@ -11,7 +11,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/capture"
 	"github.com/shoal-p2p/shoal/integration/clients"
@@ -27,7 +26,7 @@ func underRun(t *testing.T, net *testnet.Net, add ...string) []string {
 // TestACommandUnderRunIsAsByItself: several at once, none knows of the others.
 func TestACommandUnderRunIsAsByItself(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	var all sync.WaitGroup
 	for i := range 3 {
 		all.Go(func() {
@@ -58,7 +57,7 @@ func TestACommandUnderRunIsAsByItself(t *testing.T) {
 // TestRunSaysWhatCouldNotStart in one line, with a shell's exit code.
 func TestRunSaysWhatCouldNotStart(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	busy := net.Sidecars[0].SOCKS
 	for name, c := range map[string]struct {
 		code int
@@ -100,7 +99,7 @@ func TestRunIsForEveryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.CommandContext(deadline(t, time.Minute), filepath.Join(dir, "shoal"), "run", "--network", file, "--state", filepath.Join(dir, "state"),
+	cmd := exec.CommandContext(deadline(t), filepath.Join(dir, "shoal"), "run", "--network", file, "--state", filepath.Join(dir, "state"),
 		"--", "sh", "-c", "id -u; getent hosts tracker.invalid; cat /proc/net/dev")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
@@ -135,7 +134,7 @@ func everybodys(t *testing.T) string {
 // clients' control ports.
 func TestNothingOfACommandUnderRunIsOnTheHost(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	recorder := record(t)
 	var all [2]clients.Client
 	sources := make(map[netip.Addr]bool)

@@ -69,7 +69,7 @@ func TestSetupClosesWhatDoctorFinds(t *testing.T) {
 	}
 	for _, u := range untouchedClients(web) {
 		t.Run(string(u.client), func(t *testing.T) {
-			ctx := deadline(t, 2*time.Minute)
+			ctx := deadline(t)
 			h := home{untouched: u, dir: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), sidecar: net.Sidecars[2]}
 			for name, text := range u.settings {
 				write(t, filepath.Join(h.dir, name), text)
@@ -198,7 +198,7 @@ func (h home) settings(t *testing.T) (text string, mode os.FileMode) {
 // moment to open or close its sockets.
 func (h home) doctor(t *testing.T, ctx context.Context, when string, want []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var got outcome
 	err := process.Until(ctx, 300*time.Millisecond, func() (bool, error) {
@@ -231,7 +231,7 @@ func leaks(report string) (all []string) {
 
 // TestNothingIsWrittenWhileOnlyTheFileCouldBe: the client would overwrite it.
 func TestNothingIsWrittenWhileOnlyTheFileCouldBe(t *testing.T) {
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "settings.json")
 	write(t, file, `{"rpc-enabled": false, "dht-enabled": false}`)
@@ -270,7 +270,7 @@ func TestNothingIsWrittenWhileOnlyTheFileCouldBe(t *testing.T) {
 func TestAFileMovesBetweenClientsThatWereSetUp(t *testing.T) {
 	net := network(t)
 	internet(t)
-	ctx := deadline(t, 90*time.Second)
+	ctx := deadline(t)
 	seeder := startClient(t, ctx, clients.QBittorrent, clients.Config{Dir: t.TempDir()})
 	leecher := startClient(t, ctx, clients.Deluge, clients.Config{Dir: t.TempDir()})
 	for i, c := range []struct{ name, file string }{
@@ -307,7 +307,7 @@ func TestAFileMovesBetweenClientsThatWereSetUp(t *testing.T) {
 func TestDoctorFindsNothingInsideShoalRun(t *testing.T) {
 	net := network(t)
 	internet(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	e := end{clients.Transmission, true}
 	e.start(t, ctx, net, net.Sidecars[0])
 	got := command(t, ctx, shoal(), "doctor")
@@ -318,7 +318,7 @@ func TestDoctorFindsNothingInsideShoalRun(t *testing.T) {
 
 // TestSetupAsksAndDoctorSaysWhatItCannotDo, as the manual has it.
 func TestSetupAsksAndDoctorSaysWhatItCannotDo(t *testing.T) {
-	ctx := deadline(t, 30*time.Second)
+	ctx := deadline(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "core.conf")
 	proxy := map[string]any{"type": 0, "hostname": "", "port": 8080}

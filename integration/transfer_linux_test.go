@@ -27,7 +27,7 @@ func TestQBittorrentToQBittorrent(t *testing.T) {
 		for _, encryption := range []clients.Encryption{clients.Prefer, clients.Disable} {
 			for _, dials := range []string{"leecher-dials", "seeder-dials"} {
 				t.Run(fmt.Sprintf("%s-%v-%s", dht, encryption, dials), func(t *testing.T) {
-					ctx := deadline(t, time.Minute)
+					ctx := deadline(t)
 					set := func(c *clients.Config) { c.NoDHT, c.Encryption = dht == "dht-off", encryption }
 					seeder := client(t, ctx, net.Sidecars[0], set)
 					leecher := client(t, ctx, net.Sidecars[1], set)
@@ -50,7 +50,7 @@ func TestQBittorrentToQBittorrent(t *testing.T) {
 
 func TestALargeFileArrivesWhole(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	seeder := client(t, ctx, net.Sidecars[0], nil)
 	leecher := client(t, ctx, net.Sidecars[1], nil)
 	tor := noise(t, 64<<20, httpTracker)
@@ -65,7 +65,7 @@ func TestALargeFileArrivesWhole(t *testing.T) {
 // TestAThirdCompletesFromTheOtherTwo: neither of the two has it all.
 func TestAThirdCompletesFromTheOtherTwo(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	tor := noise(t, 4<<20, httpTracker)
 	var all []clients.Client
 	for i := range 3 {
@@ -93,7 +93,7 @@ func TestAThirdCompletesFromTheOtherTwo(t *testing.T) {
 
 func TestAMagnetWithATrackerArrives(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	seeder := client(t, ctx, net.Sidecars[0], nil)
 	leecher := client(t, ctx, net.Sidecars[1], nil)
 	tor := noise(t, 1<<20, httpTracker)
@@ -107,7 +107,7 @@ func TestAMagnetWithATrackerArrives(t *testing.T) {
 
 func TestATorrentWithOnlyAUDPTrackerArrives(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	seeder := client(t, ctx, net.Sidecars[0], nil)
 	leecher := client(t, ctx, net.Sidecars[1], nil)
 	tor := noise(t, 1<<20, udpTracker)
@@ -117,16 +117,18 @@ func TestATorrentWithOnlyAUDPTrackerArrives(t *testing.T) {
 	arrives(t, ctx, leecher, tor)
 }
 
-// reach is how soon a newcomer has a small file from a seeder that says nothing
-// by itself: two seconds from the newcomer's announce to the seeder, and the
-// pace at which qBittorrent announces, asks for pieces and tells us.
-const reach = 2*time.Second + 1500*time.Millisecond
+// reach is when a newcomer certainly has a small file from a seeder that says
+// nothing by itself: two seconds from the newcomer's announce to the seeder, and
+// what a busy machine adds. Without the sidecar's help the seeder would be heard
+// of again after a minute.
+const reach = 40 * time.Second
 
 // TestASilentSeederIsReached: the seeder has announced once, to nobody, and has
 // been quiet for longer than any handshake takes.
 func TestASilentSeederIsReached(t *testing.T) {
+	t.Parallel() // most of it is that silence
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	quiet := func(c *clients.Config) { c.NoDHT = true }
 	seeder := client(t, ctx, net.Sidecars[0], quiet)
 	leecher := client(t, ctx, net.Sidecars[1], quiet)
@@ -149,7 +151,7 @@ func TestAClientRestartedInTheMiddleCompletes(t *testing.T) {
 	net := network(t)
 	for _, who := range []string{"leecher", "seeder"} {
 		t.Run(who, func(t *testing.T) {
-			ctx := deadline(t, 2*time.Minute)
+			ctx := deadline(t)
 			seeder := client(t, ctx, net.Sidecars[0], nil)
 			leecher := client(t, ctx, net.Sidecars[1], func(c *clients.Config) { c.DownloadLimit = 4 << 20 })
 			tor := noise(t, 16<<20, httpTracker)
@@ -176,7 +178,7 @@ func TestAClientRestartedInTheMiddleCompletes(t *testing.T) {
 // TestEveryNumberOfHopsCarries: also sides that differ, as nobody knows the
 // other's choice.
 func TestEveryNumberOfHopsCarries(t *testing.T) {
-	ctx := deadline(t, 3*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 6, Sidecars: 5, Hops: []int{0, 1, 2, 3, 4}, Block: 1})
 	for _, pair := range [][2]int{{0, 4}, {1, 3}, {4, 2}, {0, 0}} {
 		t.Run(fmt.Sprintf("%d-%d", pair[0], pair[1]), func(t *testing.T) {
@@ -195,7 +197,7 @@ func TestEveryNumberOfHopsCarries(t *testing.T) {
 // other like strangers.
 func TestTwoClientsOfOneSidecarAreTwoPeers(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	seeder := client(t, ctx, net.Sidecars[0], func(c *clients.Config) { c.User, c.Password = "one", "x" })
 	leecher := client(t, ctx, net.Sidecars[0], func(c *clients.Config) { c.User, c.Password = "two", "x" })
 	tor := noise(t, 1<<20, httpTracker)
@@ -207,7 +209,7 @@ func TestTwoClientsOfOneSidecarAreTwoPeers(t *testing.T) {
 
 func TestSeveralTorrentsOfOneClientMoveAtOnce(t *testing.T) {
 	net := network(t)
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	seeder := client(t, ctx, net.Sidecars[0], nil)
 	leecher := client(t, ctx, net.Sidecars[1], nil)
 	tors := make([]torrent.Torrent, 3) // as many as qBittorrent downloads at once

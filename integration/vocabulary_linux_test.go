@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/manual"
 )
@@ -41,7 +40,7 @@ var (
 // TestWhatThePagesNameExists: commands and their flags, make's targets, tests,
 // files and folders, wherever a page has them in its text as code, and its links.
 func TestWhatThePagesNameExists(t *testing.T) {
-	ctx := deadline(t, time.Minute)
+	ctx := deadline(t)
 	known := vocabulary{
 		programs:  map[string]*grammar{"shoal": readGrammar(t, ctx, shoal()), "shoal-tracker": readGrammar(t, ctx, shoalTracker())},
 		functions: testFunctions(t),

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/clients"
 	"github.com/shoal-p2p/shoal/integration/hosts"
@@ -260,7 +259,7 @@ func (w *walk) joins(t *testing.T) *reader {
 func TestANetworkMadeFromThePagesMovesFiles(t *testing.T) {
 	for name, p := range map[string]plan{"public": public} {
 		t.Run(name, func(t *testing.T) {
-			ctx := deadline(t, 3*time.Minute)
+			ctx := deadline(t)
 			w := newWalk(t, ctx, p)
 			tor := noise(t, 3<<20, httpTracker)
 			var seeder clients.Client

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/shoal-p2p/shoal/integration/capture"
 	"github.com/shoal-p2p/shoal/integration/testnet"
@@ -47,7 +46,7 @@ func recorded(t *testing.T, r *capture.Recorder) *capture.Trace {
 // guards alone, so some share one, and that relay knows both addresses, though
 // not that they are of one circuit. Here nobody must know both.
 func TestNobodySeesWhatTheyMustNot(t *testing.T) {
-	ctx := deadline(t, 3*time.Minute)
+	ctx := deadline(t)
 	recorder := record(t)
 	net := start(t, ctx, testnet.Config{Trackers: 3, Relays: 16, Block: 1})
 	a, b := strangers(t, ctx, net)
@@ -155,7 +154,7 @@ func move(t *testing.T, ctx context.Context, net *testnet.Net, a, b int, tor tor
 // TestASidecarThatStartsAgainTalksToItsGuardsAlone: the entry relay was for the
 // first start.
 func TestASidecarThatStartsAgainTalksToItsGuardsAlone(t *testing.T) {
-	ctx := deadline(t, 2*time.Minute)
+	ctx := deadline(t)
 	net := start(t, ctx, testnet.Config{Trackers: 1, Relays: 12, Sidecars: 1, Block: 1})
 	s := net.Sidecars[0]
 	if err := s.Process.Stop(); err != nil {
@@ -187,7 +186,7 @@ func TestASidecarThatStartsAgainTalksToItsGuardsAlone(t *testing.T) {
 func TestASidecarListensOnLoopbackAlone(t *testing.T) {
 	net := network(t)
 	s := net.Sidecars[0]
-	client(t, deadline(t, time.Minute), s, nil) // for its UDP association
+	client(t, deadline(t), s, nil) // for its UDP association
 	want := []netip.AddrPort{netip.MustParseAddrPort(s.SOCKS), netip.MustParseAddrPort(s.Status[len("http://"):])}
 	open := listening(t, s.PID)
 	for _, at := range open {

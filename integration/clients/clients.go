@@ -116,12 +116,12 @@ type Kind struct {
 // All are the clients that Shoal promises to carry.
 var All = []Kind{QBittorrent, Transmission, Aria2, RTorrent, Deluge}
 
-// startTimeout bounds the start of a client that is given no deadline; a busy
-// machine with two cores takes a few seconds for those written in Python.
-const startTimeout = 30 * time.Second
+// startTimeout bounds the start of a client; a busy machine with two cores takes
+// a few seconds for those written in Python, and ten that share it many more.
+const startTimeout = 2 * time.Minute
 
 // controlTimeout bounds one question to a client.
-const controlTimeout = 10 * time.Second
+const controlTimeout = 30 * time.Second
 
 // startPoll is how often a client that starts is asked if it has.
 const startPoll = 20 * time.Millisecond

@@ -16,7 +16,7 @@ import (
 )
 
 // stopGrace is how long a process may take to leave after it was asked to.
-const stopGrace = 10 * time.Second
+const stopGrace = 30 * time.Second
 
 // tail is how much of a process's last words an error repeats, bytes.
 const tail = 2048
