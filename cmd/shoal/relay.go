@@ -11,6 +11,7 @@ import (
 	"github.com/shoal-p2p/shoal/cmd/internal/program"
 	"github.com/shoal-p2p/shoal/cmd/internal/version"
 	"github.com/shoal-p2p/shoal/relay"
+	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
 var relayCommand = &cli.Command{
@@ -93,6 +94,12 @@ func relayConfig(c *cli.Context) (cfg relay.Config, err error) {
 	}
 	if cfg.Limit, err = rate(c, "limit"); err != nil {
 		return cfg, err
+	}
+	if err := directory.CheckContact(cfg.Contact); err != nil {
+		return cfg, program.Usagef("--contact: %w", err)
+	}
+	if n := len(c.StringSlice("family")); n > directory.MaxFamily {
+		return cfg, program.Usagef("--family: %d relays, at most %d", n, directory.MaxFamily)
 	}
 	for _, s := range c.StringSlice("family") {
 		id, err := onion.ParseID(s)

@@ -36,11 +36,11 @@ func (c Config) load() (name string, data []byte, err error) {
 	info, err := os.Stat(c.Picture)
 	switch {
 	case err != nil:
-		return "", nil, err
+		return "", nil, fmt.Errorf("picture %s: %w", c.Picture, errors.Unwrap(err)) // a PathError
 	case !info.Mode().IsRegular():
-		return "", nil, fmt.Errorf("%s is no file", c.Picture)
+		return "", nil, fmt.Errorf("picture %s: not a file", c.Picture)
 	case info.Size() == 0 || info.Size() > maxPicture:
-		return "", nil, fmt.Errorf("%s has %d bytes; the demo takes 1 to %d", c.Picture, info.Size(), maxPicture)
+		return "", nil, fmt.Errorf("picture %s: %d bytes, want 1 to %d", c.Picture, info.Size(), maxPicture)
 	}
 	data, err = os.ReadFile(c.Picture)
 	return filepath.Base(c.Picture), data, err

@@ -34,8 +34,8 @@ func TestWhatIsNoFileOrTooLargeIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		dir:                           "is no file",
-		large:                         "the demo takes",
+		dir:                           "not a file",
+		large:                         "want 1 to",
 		filepath.Join(dir, "missing"): "no such file",
 	} {
 		if _, _, err := (Config{Picture: path}).load(); err == nil || !strings.Contains(err.Error(), want) {

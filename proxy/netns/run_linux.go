@@ -83,9 +83,9 @@ func findCommand(name string) (path string, code int, err error) {
 	case err == nil || errors.Is(err, exec.ErrDot):
 		return path, 0, nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EISDIR):
-		return "", ExitNotRunable, fmt.Errorf("netns: %w", err)
+		return "", ExitNotRunable, fmt.Errorf("%s: not an executable program", name)
 	}
-	return "", ExitNotFound, fmt.Errorf("netns: %w", err)
+	return "", ExitNotFound, fmt.Errorf("%s: command not found", name)
 }
 
 // start brings up the child in its namespaces and waits until it is ready.

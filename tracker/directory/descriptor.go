@@ -18,7 +18,7 @@ import (
 const (
 	maxAddrs   = 4
 	maxKeys    = 2
-	maxFamily  = 16
+	MaxFamily  = 16 // relays of one owner in a descriptor, besides it
 	maxContact = 128
 	maxProgram = 32
 
@@ -26,7 +26,7 @@ const (
 	keySize  = 1 + onion.PublicKeySize
 
 	// MaxDescriptor is the longest descriptor, bytes: it fits one message.
-	MaxDescriptor = 1 + 32 + 8 + 8 + 1 + 1 + maxAddrs*addrSize + 1 + maxKeys*keySize + 1 + maxFamily*32 +
+	MaxDescriptor = 1 + 32 + 8 + 8 + 1 + 1 + maxAddrs*addrSize + 1 + maxKeys*keySize + 1 + MaxFamily*32 +
 		1 + maxContact + 1 + maxProgram + ed25519.SignatureSize
 )
 
@@ -52,9 +52,9 @@ func (d *Descriptor) Sign(key ed25519.PrivateKey) error {
 	d.Family = slices.Clone(d.Family) // the caller's own
 	slices.SortFunc(d.Family, func(a, b onion.ID) int { return bytes.Compare(a[:], b[:]) })
 	d.Family = slices.DeleteFunc(slices.Compact(d.Family), func(id onion.ID) bool { return id == d.ID })
-	if len(d.Addrs) > maxAddrs || len(d.Keys) > maxKeys || len(d.Family) > maxFamily || len(d.Contact) > maxContact || len(d.Program) > maxProgram {
+	if len(d.Addrs) > maxAddrs || len(d.Keys) > maxKeys || len(d.Family) > MaxFamily || len(d.Contact) > maxContact || len(d.Program) > maxProgram {
 		return fmt.Errorf("directory: descriptor with %d addresses, %d keys, %d relays of a family, %d bytes of contact, %d of version: at most %d, %d, %d, %d, %d",
-			len(d.Addrs), len(d.Keys), len(d.Family), len(d.Contact), len(d.Program), maxAddrs, maxKeys, maxFamily, maxContact, maxProgram)
+			len(d.Addrs), len(d.Keys), len(d.Family), len(d.Contact), len(d.Program), maxAddrs, maxKeys, MaxFamily, maxContact, maxProgram)
 	}
 	b := d.Append(nil)
 	copy(d.Sig[:], ed25519.Sign(key, d.signed(b)))
@@ -139,7 +139,7 @@ func ParseDescriptor(b []byte) (*Descriptor, error) {
 	if len(d.Keys) == 2 && d.Keys[0].Number() == d.Keys[1].Number() {
 		r.fail("directory: two onion keys have the number %d", d.Keys[0].Number())
 	}
-	for range r.count("relays of a family", 0, maxFamily) {
+	for range r.count("relays of a family", 0, MaxFamily) {
 		d.Family = append(d.Family, r.key())
 	}
 	for i, id := range d.Family {
@@ -159,16 +159,27 @@ func ParseDescriptor(b []byte) (*Descriptor, error) {
 	return d, nil
 }
 
-// checkText keeps what a terminal or a page would obey out of what operators
-// of others write.
-func checkText(contact, program string) error {
-	if !utf8.ValidString(contact) {
-		return errors.New("directory: contact is not UTF-8")
+// CheckContact returns why a descriptor can't hold s as its contact. It keeps
+// what a terminal or a page would obey out of what operators of others write.
+func CheckContact(s string) error {
+	if len(s) > maxContact {
+		return fmt.Errorf("contact of %d bytes, at most %d", len(s), maxContact)
 	}
-	for _, c := range contact {
+	if !utf8.ValidString(s) {
+		return errors.New("contact is not UTF-8")
+	}
+	for _, c := range s {
 		if !unicode.IsPrint(c) {
-			return fmt.Errorf("directory: contact holds the unprintable %U", c)
+			return fmt.Errorf("contact holds the unprintable %U", c)
 		}
+	}
+	return nil
+}
+
+// checkText is CheckContact of both texts.
+func checkText(contact, program string) error {
+	if err := CheckContact(contact); err != nil {
+		return fmt.Errorf("directory: %w", err)
 	}
 	for _, c := range []byte(program) {
 		if c < ' ' || c > '~' {
