@@ -16,8 +16,7 @@ import (
 
 // placeholders are the words in commands that a reader replaces.
 var placeholders = map[string]func(*reader) string{
-	"IP":      func(r *reader) string { return r.host.Addr.String() },
-	"YOUR-IP": func(r *reader) string { return r.host.Addr.String() },
+	"IP": func(r *reader) string { return r.host.Addr.String() },
 }
 
 // notTyped are commands that this test can't run, and why. Those of make are
@@ -103,7 +102,7 @@ func typePage(t *testing.T, ctx context.Context, w *walk, p *manual.Page, comman
 			}
 			continue
 		}
-		line, err := fill(c.Text, r)
+		line, err := w.fill(ctx, c.Text, r)
 		if err != nil {
 			fail("words that the test can replace", err)
 			continue

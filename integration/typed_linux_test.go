@@ -30,7 +30,7 @@ var servers = []server{
 		return c.prints("is reachable from outside")
 	}},
 	{regexp.MustCompile(`^(?:bin/)?shoal-tracker\b`), func(_ context.Context, _ *reader, c *typed, _ []string) error {
-		return c.prints(`shoal://[\w-]{43}@[\d.]+:\d+`)
+		return c.prints(`(?m)^shoal1[a-z2-7]+$`)
 	}},
 	{regexp.MustCompile(`^(?:bin/)?shoal run\b.*--publish (\d+)\b`), func(ctx context.Context, r *reader, _ *typed, found []string) error {
 		return r.get(ctx, "http://127.0.0.1:"+found[1])

@@ -2,7 +2,6 @@ package integration
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -12,10 +11,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/shoal-p2p/shoal/integration/clients"
 	"github.com/shoal-p2p/shoal/integration/hosts"
 	"github.com/shoal-p2p/shoal/integration/manual"
+	"github.com/shoal-p2p/shoal/integration/process"
+	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
 // walk is a network that is no test, made on machines of its own by those who
@@ -28,18 +30,16 @@ type walk struct {
 	plan             plan
 
 	mu       sync.Mutex
-	network  []byte             // guarded by mu: the network file, once it is written
-	printed  map[*reader]string // guarded by mu: by the last command
-	commands int                // guarded by mu: typed
-	files    int                // guarded by mu: the network file, on so many machines
-	edits    int                // guarded by mu: values cut out of what was printed
+	commands int // guarded by mu: typed
+	pasted   int // guarded by mu: links, as they were printed
+	files    int // guarded by mu: the network file, on so many machines
 }
 
 // plan is where a walk's machines are.
 type plan struct {
 	trackers, relays []netip.Addr
 	member           func(n int) netip.Addr
-	within           []string // for the network file, where addresses are not public
+	within           string // where the addresses are, when they are not public
 }
 
 // public is a network whose machines have addresses as on the internet, each in
@@ -48,6 +48,14 @@ var public = plan{
 	trackers: addresses("5.9.17.3", "23.88.4.20", "45.76.130.9"),
 	relays:   addresses("62.210.5.6", "81.2.69.142", "94.130.7.1", "109.74.200.3", "138.201.9.9"),
 	member:   func(n int) netip.Addr { return netip.AddrFrom4([4]byte{176, byte(9 + n), 40, 7}) },
+}
+
+// lan is a network in a home's range of addresses.
+var lan = plan{
+	trackers: addresses("192.168.7.2", "192.168.7.3", "192.168.7.4"),
+	relays:   addresses("192.168.7.11", "192.168.7.12", "192.168.7.13", "192.168.7.14", "192.168.7.15"),
+	member:   func(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, 7, byte(20 + n)}) },
+	within:   "192.168.7.0/24",
 }
 
 func addresses(all ...string) (out []netip.Addr) {
@@ -66,6 +74,7 @@ var steps = []struct {
 	them func(*walk) []*reader
 }{
 	{regexp.MustCompile(`(?i)\beach tracker's machine\b`), func(w *walk) []*reader { return w.trackers }},
+	{regexp.MustCompile(`(?i)\bfirst tracker's machine\b`), func(w *walk) []*reader { return w.trackers[:1] }},
 	{regexp.MustCompile(`(?i)\beach relay's machine\b`), func(w *walk) []*reader { return w.relays }},
 }
 
@@ -81,7 +90,7 @@ func newWalk(t *testing.T, ctx context.Context, p plan) *walk {
 			t.Error(err)
 		}
 	})
-	w := &walk{net: net, plan: p, printed: make(map[*reader]string)}
+	w := &walk{net: net, plan: p}
 	for i, a := range p.trackers {
 		w.trackers = append(w.trackers, w.machine(t, fmt.Sprint("tracker ", i+1), a))
 	}
@@ -151,18 +160,16 @@ func each(all []*reader, do func(*reader) error) error {
 	return errors.Join(errs...)
 }
 
-var (
-	trackerLink = regexp.MustCompile(`shoal://([\w-]{43})@([\d.]+:\d+)`)
-	relayName   = regexp.MustCompile(`(?m)^([\w-]{43})@([\d.]+:\d+)$`)
-)
-
-// do has r type a command that a page says, once there is the file that it names.
+// do has r type a command that a page says, once there is what it takes.
 func (w *walk) do(ctx context.Context, r *reader, line string) error {
-	line, err := fill(line, r)
+	if strings.HasPrefix(line, "shoal-tracker ") && w.plan.within != "" {
+		line += " --within " + w.plan.within
+	}
+	line, err := w.fill(ctx, line, r)
 	if err != nil {
 		return err
 	}
-	if strings.Contains(line, networkFile) {
+	if strings.Contains(line, "--network "+networkFile) {
 		if err := w.give(r); err != nil {
 			return err
 		}
@@ -177,10 +184,43 @@ func (w *walk) do(ctx context.Context, r *reader, line string) error {
 	if err := r.comesUp(ctx, c); err != nil {
 		return fmt.Errorf("on %s: %s: %w\n%s", r.host.Name, line, err, c.output())
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.printed[r] = c.output()
 	return nil
+}
+
+// fill is the function fill, with LINK replaced by the links of all trackers, in
+// turn: a relay takes the first that a tracker prints, others that for sidecars.
+func (w *walk) fill(ctx context.Context, line string, r *reader) (string, error) {
+	forRelays := strings.Contains(line, "shoal relay ")
+	for _, t := range w.trackers {
+		if !strings.Contains(line, " LINK") {
+			break
+		}
+		link, err := t.link(ctx, !forRelays)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", t.host.Name, err)
+		}
+		line = strings.Replace(line, " LINK", " "+link, 1)
+		w.mu.Lock()
+		w.pasted++
+		w.mu.Unlock()
+	}
+	return fill(line, r)
+}
+
+// link returns what the tracker that r runs has printed last.
+func (r *reader) link(ctx context.Context, withEntries bool) (link string, err error) {
+	err = process.Until(ctx, 50*time.Millisecond, func() (bool, error) {
+		for _, c := range r.running {
+			for line := range strings.Lines(c.output()) {
+				l, err := directory.ParseLink(line)
+				if err == nil && (len(l.Entries) > 0 || !withEntries) {
+					link = strings.TrimSpace(line)
+				}
+			}
+		}
+		return link != "", errors.New("no link has been printed")
+	})
+	return link, err
 }
 
 // networkFile is what the pages call it.
@@ -188,58 +228,18 @@ const networkFile = "network.json"
 
 // give puts the network file on r's machine.
 func (w *walk) give(r *reader) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	file := filepath.Join(r.dir, "shoal", networkFile)
 	if _, err := os.Stat(file); err == nil {
 		return nil
 	}
-	if w.network == nil {
-		if err := w.write(); err != nil {
-			return err
-		}
+	network, err := os.ReadFile(filepath.Join(w.trackers[0].dir, "shoal", networkFile))
+	if err != nil {
+		return err
 	}
+	w.mu.Lock()
 	w.files++
-	return os.WriteFile(file, w.network, 0o600)
-}
-
-// entries is how many relays the file names.
-const entries = 3
-
-// write makes the network file from what trackers and relays have printed.
-func (w *walk) write() error {
-	type place struct {
-		Key  string `json:"key,omitempty"`
-		ID   string `json:"id,omitempty"`
-		Addr string `json:"addr"`
-	}
-	var file struct {
-		Trackers []place  `json:"trackers"`
-		Entries  []place  `json:"entries"`
-		Within   []string `json:"within,omitempty"`
-	}
-	for _, r := range w.trackers {
-		m := trackerLink.FindStringSubmatch(w.printed[r])
-		if m == nil {
-			return fmt.Errorf("%s printed no link: %s", r.host.Name, w.printed[r])
-		}
-		file.Trackers = append(file.Trackers, place{Key: m[1], Addr: m[2]})
-		w.edits += 2
-	}
-	for _, r := range w.relays[:entries] {
-		m := relayName.FindStringSubmatch(w.printed[r])
-		if m == nil {
-			return fmt.Errorf("%s printed no ID@ADDR: %s", r.host.Name, w.printed[r])
-		}
-		file.Entries = append(file.Entries, place{ID: m[1], Addr: m[2]})
-		w.edits += 2
-	}
-	if file.Within = w.plan.within; len(file.Within) > 0 {
-		w.edits++
-	}
-	var err error
-	w.network, err = json.MarshalIndent(file, "", "  ")
-	return err
+	w.mu.Unlock()
+	return os.WriteFile(file, network, 0o600)
 }
 
 // joins adds a member's machine.
@@ -257,7 +257,7 @@ func (w *walk) joins(t *testing.T) *reader {
 // members on machines of their own, all by the pages' words. Two members use
 // qBittorrent as README says, and one Transmission.
 func TestANetworkMadeFromThePagesMovesFiles(t *testing.T) {
-	for name, p := range map[string]plan{"public": public} {
+	for name, p := range map[string]plan{"public": public, "private": lan} {
 		t.Run(name, func(t *testing.T) {
 			ctx := deadline(t)
 			w := newWalk(t, ctx, p)
@@ -280,7 +280,7 @@ func TestANetworkMadeFromThePagesMovesFiles(t *testing.T) {
 			c := r.transmission(t, ctx, w.section(t, ctx, r, "Use it with any other client (Linux)"))
 			add(t, ctx, c, tor)
 			arrives(t, ctx, c, tor)
-			t.Logf("%d commands; a file on %d machines; %d values cut out of what was printed", w.commands, w.files, w.edits)
+			t.Logf("%d commands; %d links pasted; a file on %d machines; nothing edited", w.commands, w.pasted, w.files)
 		})
 	}
 }

@@ -128,7 +128,7 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	if len(cfg.Network.Entries) == 0 && !cfg.BootstrapDirect {
-		return nil, errors.New("the network names no entry relay: a first start would have to dial a tracker, which would see this computer's address. Ask for a link with entry relays, or set --bootstrap-direct")
+		return nil, errors.New("the network names no entry relay, where a sidecar enters: a link without any is for relays. Ask the tracker's operator for the link that shoal-tracker --print-link prints once relays have joined; or set --bootstrap-direct, and the first start dials a tracker, which then sees this computer's address")
 	}
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
 		return nil, fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)

@@ -133,6 +133,7 @@ func (p *Sidecar) warm(ctx context.Context) (*link.Link, error) {
 	own := max(p.cfg.Hops, 1)
 	way, err := p.chooser.Choose(time.Now(), p.keeper.Relays(), path.Key{}, own, path.Relay{})
 	if errors.Is(err, path.ErrNoRelays) {
+		p.keeper.Lack()
 		return nil, fault.New(fault.NoRelays, strings.TrimPrefix(err.Error(), "path: "), "", err)
 	}
 	if err != nil {

@@ -31,7 +31,7 @@ There is no public Shoal network yet. "shoal demo" shows Shoal at work on this
 machine, "shoal testnet" starts a network on this machine to try things out.
 
 Exit status: 0 success, 1 failure, 2 usage error.`,
-		Commands: []*cli.Command{proxyCommand, runCommand, setupCommand, doctorCommand, relayCommand, testnetCommand, demoCommand},
+		Commands: []*cli.Command{proxyCommand, runCommand, setupCommand, doctorCommand, relayCommand, networkCommand, testnetCommand, demoCommand},
 	})
 }
 

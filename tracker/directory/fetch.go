@@ -79,50 +79,111 @@ func (k *Keeper) Ready() error {
 // returns, given those that it has asked in this round, until there is no more;
 // with one, until one has answered.
 func (k *Keeper) Follow(ctx context.Context, c *circuit.Client, one bool, next func(asked []onion.ID) (path.Relay, bool)) {
-	wait := firstWait
+	pace := pace{every: k.Network().ViewEvery, wait: firstWait}
+	if pace.every == 0 {
+		pace.every = ViewEvery
+	}
 	for {
-		var failed error
-		var asked []onion.ID
-		for ctx.Err() == nil {
-			from, ok := next(asked)
-			if !ok {
-				break
-			}
-			asked = append(asked, from.ID)
-			ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
-			news, err := k.Fetch(ctx, c, from)
-			cancel()
-			slog.Debug("asked for lists of relays", "news", news, "err", err)
-			if err != nil {
-				failed = err
-			} else if one {
-				failed = nil
-				break
-			}
-		}
-		if len(asked) > 0 && ctx.Err() == nil {
-			k.mu.Lock()
-			k.failed = failed
-			k.mu.Unlock()
-		}
-		every := k.Network().ViewEvery
-		if every == 0 {
-			every = ViewEvery
-		}
-		if k.Merged().Ready() == nil {
-			wait = time.Duration(float64(every) * (0.3 + 0.4*rand.Float64()))
-		} else {
-			wait = min(wait*3/2, 10*time.Second, max(every/2, 500*time.Millisecond))
-		}
+		k.round(ctx, c, one, next)
+		wait := pace.next(k.Merged(), rand.Float64())
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
+		case <-k.lacking:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(min(wait, lackWait)):
+			}
 		}
+	}
+}
+
+// round asks for views once, and notes why the last who was asked had none.
+func (k *Keeper) round(ctx context.Context, c *circuit.Client, one bool, next func(asked []onion.ID) (path.Relay, bool)) {
+	var failed error
+	var asked []onion.ID
+	for ctx.Err() == nil {
+		from, ok := next(asked)
+		if !ok {
+			break
+		}
+		asked = append(asked, from.ID)
+		ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+		news, err := k.Fetch(ctx, c, from)
+		cancel()
+		slog.Debug("asked for lists of relays", "news", news, "err", err)
+		if err != nil {
+			failed = err
+		} else if one {
+			failed = nil
+			break
+		}
+	}
+	if len(asked) > 0 && ctx.Err() == nil {
+		k.mu.Lock()
+		k.failed = failed
+		k.mu.Unlock()
 	}
 }
 
 const (
 	firstWait    = 200 * time.Millisecond
+	maxFirstWait = 10 * time.Second
+	changedWait  = 10 * time.Second // about how soon a tracker signs another view when much changes
+	lackWait     = 15 * time.Second // when paths can't be chosen
 	fetchTimeout = time.Minute
+
+	// muchPercent of the relays are others than before: the network is young or
+	// troubled, and the next view may say more.
+	muchPercent = 5
 )
+
+// pace says when views are asked for next: in a network that stays as it is
+// once between two views, in one that changes again soon.
+type pace struct {
+	every  time.Duration // between two views of a tracker
+	wait   time.Duration // the last
+	listed map[onion.ID]bool
+}
+
+// next returns how long to wait now that the list is m. chance is from 0 to 1.
+func (p *pace) next(m *Merged, chance float64) time.Duration {
+	if m.Ready() != nil {
+		p.wait = min(p.wait*3/2, maxFirstWait, max(p.every/2, 500*time.Millisecond))
+		return p.wait
+	}
+	p.wait *= 2
+	if p.changed(m) {
+		p.wait = changedWait
+	}
+	p.wait = min(p.wait, time.Duration(float64(p.every)*(0.3+0.4*chance)))
+	return p.wait
+}
+
+// changed reports whether many relays come or go with m, which it remembers.
+func (p *pace) changed(m *Merged) bool {
+	others := len(p.listed)
+	now := make(map[onion.ID]bool, len(m.Relays))
+	for i := range m.Relays {
+		id := m.Relays[i].ID
+		now[id] = true
+		if p.listed[id] {
+			others--
+		} else {
+			others++
+		}
+	}
+	p.listed = now
+	return 100*others >= muchPercent*max(len(now), 1)
+}
+
+// Lack says that no path can be chosen from the list as it is: Follow then
+// looks for news soon.
+func (k *Keeper) Lack() {
+	select {
+	case k.lacking <- struct{}{}:
+	default:
+	}
+}

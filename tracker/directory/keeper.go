@@ -35,6 +35,7 @@ type Keeper struct {
 	network Network
 	now     func() time.Time
 	cache   *Cache
+	lacking chan struct{} // cap 1: Lack was called
 
 	adding sync.Mutex // held while a view is verified, merged and written: one at a time
 
@@ -72,7 +73,7 @@ func OpenKeeper(dir string, n Network, now func() time.Time) (*Keeper, error) {
 	if err := state.MakeDir(dir); err != nil {
 		return nil, err
 	}
-	k := &Keeper{dir: dir, network: n, now: now, cache: NewCache(),
+	k := &Keeper{dir: dir, network: n, now: now, cache: NewCache(), lacking: make(chan struct{}, 1),
 		kept: make(map[[32]byte]*kept), seen: make(map[onion.ID]seen), changed: make(chan struct{})}
 	for _, t := range n.Trackers {
 		kept, err := k.load(t.Key)
