@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/integration/clients"
 	"github.com/shoal-p2p/shoal/integration/testnet"
+	"github.com/shoal-p2p/shoal/integration/torrent"
 	"github.com/shoal-p2p/shoal/proxy/netns"
 )
 
@@ -114,6 +115,42 @@ func TestMatrixOfEncryption(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMatrixOfMagnets fetches a magnet with each client, on each road, from a
+// qBittorrent, and with a qBittorrent from each client; with a tracker in it and
+// without, when the DHT has to lead there: with SHOAL_MATRIX=all. Else it is
+// those whose announces of a magnet differ.
+func TestMatrixOfMagnets(t *testing.T) {
+	net := network(t)
+	all := os.Getenv("SHOAL_MATRIX") == "all"
+	for i, e := range ends() {
+		for name, trackers := range map[string][]string{"tracker": {httpTracker}, "no-tracker": nil} {
+			qb := end{clients.QBittorrent, trackers == nil}
+			for j, way := range [][2]end{{qb, e}, {e, qb}} {
+				cheap := way[1].Name == clients.Aria2.Name && trackers != nil
+				if !all && !cheap || i == 0 && j == 1 || trackers == nil && !e.under {
+					continue
+				}
+				t.Run(fmt.Sprintf("%v-to-%v-%s", way[0], way[1], name), func(t *testing.T) {
+					t.Parallel()
+					magnet(t, net, way[0], way[1], noise(t, 1<<20, trackers...))
+				})
+			}
+		}
+	}
+}
+
+// magnet moves a file from one client to another that is given a magnet link.
+func magnet(t *testing.T, net *testnet.Net, from, to end, tor torrent.Torrent) {
+	ctx := deadline(t)
+	seeder := from.start(t, ctx, net, net.Sidecars[0])
+	leecher := to.start(t, ctx, net, net.Sidecars[1])
+	seed(t, ctx, seeder, tor)
+	if err := leecher.AddMagnet(ctx, tor.Magnet()); err != nil {
+		t.Fatal(err)
+	}
+	arrives(t, ctx, leecher, tor)
 }
 
 // party is an end of a pair.

@@ -28,13 +28,13 @@ type client struct {
 	dht  *dht.Server
 
 	mu       sync.Mutex
-	addr     netip.Addr               // guarded by mu: where the client is, loopback mostly
-	listens  map[swarm.Hash]uint16    // guarded by mu: the port that it announced
-	runs     map[swarm.Hash]bool      // guarded by mu: streams are taken for it
-	rejoined map[swarm.Hash]time.Time // guarded by mu: when a stand-in of an earlier run last asked for peers
-	assoc    *socks.Association       // guarded by mu: the newest
-	asked    bool                     // guarded by mu: the newest has sent a DHT packet
-	guest    *guest                   // guarded by mu: set for the command of a Command
+	addr     netip.Addr                 // guarded by mu: where the client is, loopback mostly
+	listens  map[swarm.Hash]uint16      // guarded by mu: the port that it announced
+	runs     map[swarm.Hash]swarm.Swarm // guarded by mu: the membership whose streams are taken
+	rejoined map[swarm.Hash]time.Time   // guarded by mu: when a stand-in of an earlier run last asked for peers
+	assoc    *socks.Association         // guarded by mu: the newest
+	asked    bool                       // guarded by mu: the newest has sent a DHT packet
+	guest    *guest                     // guarded by mu: set for the command of a Command
 }
 
 // client returns the client called name.
@@ -43,7 +43,7 @@ func (p *Sidecar) client(name swarm.Client) *client {
 	defer p.mu.Unlock()
 	c := p.clients[name]
 	if c == nil {
-		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]bool), rejoined: make(map[swarm.Hash]time.Time)}
+		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]swarm.Swarm), rejoined: make(map[swarm.Hash]time.Time)}
 		c.udp = announce.NewUDP(c)
 		c.dht = dht.NewServer(dht.Config{
 			Key:      sha256.Sum256(append(append([]byte("shoal/1 dht"), p.secret[:]...), name...)),
@@ -170,13 +170,15 @@ func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
 	p.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.runs[h] && ctx.Err() == nil {
-		c.runs[h] = true
+	if c.runs[h] != s && ctx.Err() == nil {
+		c.runs[h] = s
 		p.wg.Go(func() {
 			p.desk.Run(ctx, c.name, s)
 			c.mu.Lock()
-			delete(c.runs, h)
-			delete(c.rejoined, h)
+			if c.runs[h] == s {
+				delete(c.runs, h)
+				delete(c.rejoined, h)
+			}
 			c.mu.Unlock()
 		})
 	}
@@ -217,14 +219,9 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	}
 	if r.Event == swarm.Stopped {
 		if s, ok := c.member(r.Hash); ok {
-			p.wg.Go(s.Leave)
+			s.Leave()
 		}
 		return announce.Response{}, nil
-	}
-	s, err := c.join(r.Hash)
-	if err != nil {
-		p.cfg.Log.Error("a torrent could not be joined", "err", err)
-		return out, err
 	}
 	c.mu.Lock()
 	if r.Port != 0 {
@@ -237,10 +234,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	if r.NoPeers {
 		want = 0 // the client is told of them by peer exchange
 	}
-	a, err := s.Announce(ctx, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: want})
-	if errors.Is(err, swarm.ErrLeft) { // it was stopped and started in one breath
-		return out, &announce.Failure{Text: announce.TextNotReady, Retry: 5 * time.Second}
-	}
+	a, err := c.announce(ctx, r.Hash, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: want})
 	slow := errors.Is(err, context.DeadlineExceeded)
 	if err != nil && !slow && len(a.Peers) == 0 {
 		p.cfg.Log.Warn("an announce failed", "err", err)
@@ -251,10 +245,34 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	}
 	out.Peers = p.standIns(c.name, r.Hash, a.Peers)
 	out.Seeders, out.Leechers, out.Interval = a.Seeders, a.Leechers, min(a.Interval, clientInterval)
+	if a.Alone && out.Warning == "" && lacks(r) {
+		out.Warning = announce.TextNoPeers
+	}
 	if assoc != nil && !r.NoPeers {
 		out.Beacon, _ = assoc.TakeBeacon()
 	}
 	return out, nil
+}
+
+// announce announces c in h, which it joins.
+func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce) (swarm.Answer, error) {
+	for again := false; ; again = true {
+		s, err := c.join(h)
+		if err != nil {
+			return swarm.Answer{}, err
+		}
+		out, err := s.Announce(ctx, a)
+		if !errors.Is(err, swarm.ErrLeft) || again {
+			return out, err
+		}
+	}
+}
+
+// lacks reports whether the client wants peers because it lacks something. Only
+// then is it told that there are none: what a client shows of a tracker's
+// words looks like an error (Transmission marks the torrent with them).
+func lacks(r announce.Request) bool {
+	return r.Left != 0 && r.Left != announce.Unknown && r.NumWant != 0
 }
 
 // Scrape implements announce.Handler.
@@ -276,11 +294,7 @@ func (c *client) rule(h swarm.Hash) dht.Rule {
 
 // Peers implements dht.Handler.
 func (c *client) Peers(ctx context.Context, h swarm.Hash) []netip.AddrPort {
-	s, err := c.join(h)
-	if err != nil {
-		return nil
-	}
-	a, _ := s.Announce(ctx, swarm.Announce{Left: announce.Unknown, NumWant: -1})
+	a, _ := c.announce(ctx, h, swarm.Announce{Left: announce.Unknown, NumWant: -1})
 	return c.p.standIns(c.name, h, a.Peers)
 }
 
@@ -292,17 +306,13 @@ func (c *client) Announced(a dht.Announced) {
 	}
 	c.mu.Unlock()
 	c.p.wg.Go(func() {
-		s, err := c.join(a.Hash)
-		if err != nil {
-			return
-		}
 		left := announce.Unknown
 		if a.Seed {
 			left = 0
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		s.Announce(ctx, swarm.Announce{Left: left}) // which nobody hears the answer of
+		c.announce(ctx, a.Hash, swarm.Announce{Left: left}) // its answer is for nobody
 	})
 }
 

@@ -158,6 +158,7 @@ func (g *guest) client() *client {
 // TCP implements netns.Handler.
 func (g *guest) TCP(ctx context.Context, _, dst netip.AddrPort) (func(netns.Conn), error) {
 	c := g.client()
+	dst = peers.Meant(dst)
 	if !peers.Is(dst.Addr()) {
 		return func(conn netns.Conn) {
 			defer conn.Close()

@@ -49,6 +49,9 @@ func startAria2(ctx context.Context, c Config) (Client, error) {
 		fmt.Sprintf("--enable-dht=%t", !c.NoDHT), fmt.Sprintf("--dht-listen-port=%d", c.Port),
 		"--dht-file-path=" + filepath.Join(c.Dir, "dht.dat"),
 	}
+	if !c.NoDHT && c.Under != nil { // it has none of its own, and stops when the name can't be resolved
+		args = append(args, "--dht-entry-point="+dhtEntry)
+	}
 	if c.Encryption == Require {
 		args = append(args, "--bt-require-crypto=true", "--bt-min-crypto-level=arc4")
 	}

@@ -126,6 +126,10 @@ const controlTimeout = 30 * time.Second
 // startPoll is how often a client that starts is asked if it has.
 const startPoll = 20 * time.Millisecond
 
+// dhtEntry is the DHT node that clients are given which know none by themselves.
+// The name does not exist; under `shoal run` every name leads to the sidecar.
+const dhtEntry = "dht.invalid:6881"
+
 // loopback is where every client's control port is.
 var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 

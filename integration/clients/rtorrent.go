@@ -58,6 +58,9 @@ func startRTorrent(ctx context.Context, c Config) (Client, error) {
 			Prefer: "allow_incoming,try_outgoing,enable_retry", Disable: "none", Require: "require,require_RC4,allow_incoming,try_outgoing",
 		}[c.Encryption],
 	}
+	if !c.NoDHT {
+		settings = append(settings, "schedule2=dht_node,1,5,\"dht.add_node="+dhtEntry+"\"") // it knows none by itself, and forgets what it was given before its first torrent
+	}
 	if c.DownloadLimit > 0 {
 		settings = append(settings, fmt.Sprintf("throttle.global_down.max_rate.set_kb=%d", c.DownloadLimit>>10))
 	}

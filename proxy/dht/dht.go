@@ -29,6 +29,7 @@ const (
 
 	keep  = 24 * time.Hour   // an info-hash nobody asks for is forgotten
 	fresh = 30 * time.Second // peers are given again without asking
+	empty = 5 * time.Second  // so is the answer that there are none, for one search of a client
 	lost  = 10 * time.Second // an Ask without an Answer is asked again
 )
 

@@ -234,7 +234,7 @@ func (c call) getPeers(h swarm.Hash, w want) Effects {
 		eff.Refused = err
 		return eff
 	}
-	if !e.answered.IsZero() && c.now.Sub(e.answered) < fresh {
+	if !e.answered.IsZero() && c.now.Sub(e.answered) < e.keeps() {
 		return c.reply(c.found(h, e.peers, w))
 	}
 	var eff Effects
@@ -246,6 +246,16 @@ func (c call) getPeers(h swarm.Hash, w want) Effects {
 		e.waiting = append(e.waiting, waiter{c.client, c.to, c.txn, w})
 	}
 	return eff
+}
+
+// keeps returns how long the answer holds. A client whose torrent starts anew,
+// as each magnet of qBittorrent does once its description is there, asks once
+// and then not for a quarter of an hour.
+func (e *entry) keeps() time.Duration {
+	if len(e.peers) == 0 {
+		return empty
+	}
+	return fresh
 }
 
 // found is the result of a get_peers. There is a token in each: aria2 takes no

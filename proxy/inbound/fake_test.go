@@ -170,9 +170,9 @@ func (n *network) join(self swarm.Key) *member {
 	return m
 }
 
-func (m *member) Hash() swarm.Hash { return hash }
-func (m *member) Self() swarm.Key  { return m.self }
-func (m *member) Leave()           {}
+func (m *member) Hash() swarm.Hash       { return hash }
+func (m *member) Self() swarm.Key        { return m.self }
+func (m *member) Leave() <-chan struct{} { return nil }
 func (m *member) Announce(context.Context, swarm.Announce) (swarm.Answer, error) {
 	return swarm.Answer{}, nil
 }

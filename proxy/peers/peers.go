@@ -60,6 +60,26 @@ var Prefix = netip.MustParsePrefix("198.18.0.0/15")
 // Is says if a is in the range of the stand-ins.
 func Is(a netip.Addr) bool { return Prefix.Contains(a.Unmap()) }
 
+// misread is how rTorrent up to 0.9.8 begins an address that the DHT gave it.
+const misread = "6:"
+
+// Meant returns the stand-in that rTorrent means by a. It reads an address from
+// the DHT together with the "6:" that precedes it in the packet, and so takes
+// the first two bytes of every address for the last two of 54.58.0.0/16, and the
+// last two for the port. Anything else is returned as it is.
+func Meant(a netip.AddrPort) netip.AddrPort {
+	ip := a.Addr().Unmap()
+	if !ip.Is4() {
+		return a
+	}
+	b := ip.As4()
+	stand := netip.AddrFrom4([4]byte{b[2], b[3], byte(a.Port() >> 8), byte(a.Port())})
+	if string(b[:2]) != misread || !Is(stand) {
+		return a
+	}
+	return netip.AddrPortFrom(stand, Port)
+}
+
 // The first 256 addresses are the sidecar's own, the last are left free, and
 // so are those that end in 0 or 255, which some take for a network's.
 const (

@@ -266,3 +266,18 @@ func TestManyAtOnce(t *testing.T) {
 		t.Errorf("%d live, want 102", table.Live())
 	}
 }
+
+func TestMeantIsWhatRTorrentMisread(t *testing.T) {
+	for a, want := range map[string]string{
+		"54.58.198.18:18246": "198.18.71.70:6881", // "6:" and c6 12 47 46
+		"54.58.198.19:1":     "198.19.0.1:6881",
+		"54.58.198.20:18246": "54.58.198.20:18246",
+		"54.59.198.18:18246": "54.59.198.18:18246",
+		"198.18.71.70:6881":  "198.18.71.70:6881",
+		"[2001:db8::1]:1":    "[2001:db8::1]:1",
+	} {
+		if got := Meant(netip.MustParseAddrPort(a)).String(); got != want {
+			t.Errorf("Meant(%s) = %s, want %s", a, got, want)
+		}
+	}
+}

@@ -49,8 +49,10 @@ type member struct {
 	mu       sync.Mutex
 	who      identity // guarded by mu, like what follows
 	union    *announce.Union
-	started  bool // the client has announced and not stopped
-	seeder   bool
+	started  bool      // the client has announced and not stopped
+	asked    int       // publishes that a tracker answered since then
+	seeder   bool      // the client lacks nothing, by its own word
+	sure     bool      // and is to be believed, see othersLocked
 	heard    time.Time // the client's last announce
 	next     time.Time // when the record is to be renewed
 	sequence uint64
@@ -120,24 +122,21 @@ func (m *member) Accept(ctx context.Context) (Key, Conn, error) {
 }
 
 // Leave implements Swarm.
-func (m *member) Leave() {
-	m.leave()
-	<-m.over
-}
-
-// leave is Leave without the wait for the end.
-func (m *member) leave() {
+func (m *member) Leave() <-chan struct{} {
 	m.mu.Lock()
 	first := !m.left
 	m.left = true
 	m.unlive()
 	m.mu.Unlock()
 	if first {
-		ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
-		m.withdraw(ctx, m.all()...)
-		cancel()
-		m.close()
+		m.net.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(m.ctx, leaveWait)
+			defer cancel()
+			m.withdraw(ctx, m.all()...)
+			m.close()
+		})
 	}
+	return m.over
 }
 
 // spawn runs f in a goroutine that run waits for, unless the member has left.
@@ -150,10 +149,15 @@ func (m *member) spawn(f func()) bool {
 	return !m.left
 }
 
-// run keeps what the membership needs until it ends.
-func (m *member) run() {
+// run keeps what the membership needs until it ends. It begins when the one
+// before it in the same swarm, if there was one, is over: both have the same
+// keys, and a tracker could receive that one's withdrawal behind this one's record.
+func (m *member) run(before *member) {
 	defer close(m.over)
 	defer m.net.forget(m)
+	if before != nil {
+		<-before.over
+	}
 	tick := time.NewTicker(maintain)
 	defer tick.Stop()
 	for {
@@ -170,7 +174,7 @@ func (m *member) run() {
 		case <-m.kick:
 		}
 		if m.gone() {
-			m.spawn(m.leave)
+			m.Leave()
 			continue
 		}
 		m.turnWeek()
@@ -199,6 +203,18 @@ func (m *member) started0() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.started && !m.left
+}
+
+func (m *member) leaving() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.left
+}
+
+func (m *member) lastSequence() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.sequence
 }
 
 // gone reports whether the client seems to have left without a word.

@@ -35,7 +35,7 @@ func TestJoinIsTheSameMembershipUntilItIsLeft(t *testing.T) {
 	if got := s.Members("one"); len(got) != 1 || got[0] != first {
 		t.Errorf("a member of %v", got)
 	}
-	first.Leave()
+	<-first.Leave()
 	if len(s.Members("one")) != 0 {
 		t.Error("still a member after Leave")
 	}
@@ -209,7 +209,7 @@ func TestLeaveEndsEverything(t *testing.T) {
 	sa, sb := w.sidecar(nil), w.sidecar(nil)
 	a, b := sa.join(t, h, 0), sb.join(t, h, 1)
 	out, in := meet(t, b, a)
-	b.Leave()
+	<-b.Leave()
 	if _, err := in.Read(make([]byte, 1)); err == nil {
 		t.Error("the peer's stream goes on")
 	}
@@ -253,7 +253,7 @@ func TestLeaveDoesNotWaitForATrackerThatIsSilent(t *testing.T) {
 		t.Errorf("Announce = %v", err)
 	}
 	began := time.Now()
-	m.Leave()
+	<-m.Leave()
 	if took := time.Since(began); took > tellTimeout { // what a record may take
 		t.Errorf("Leave took %v, want about %v", took, leaveWait)
 	}

@@ -2,6 +2,7 @@ package swarm
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/shoal-p2p/shoal/tracker/announce"
@@ -37,8 +38,8 @@ func (s *missed) add(k Key) {
 
 // addLocked takes r into what is known of the swarm. Caller holds mu.
 func (m *member) addLocked(r announce.Record) {
-	missed := m.missed.wants() && m.ofUse(r) && !m.union.Knows(r.E)
-	if m.union.Add(r) && missed {
+	missed := m.missed.wants() && !m.union.Knows(r.E)
+	if m.union.Add(r) && missed && slices.Contains(m.othersLocked(), r.E) {
 		m.missed.add(r.E)
 	}
 }

@@ -40,9 +40,10 @@ type Net struct {
 	mu      sync.Mutex
 	ctx     context.Context // guarded by mu: Run's
 	secrets map[Client]*announce.Secret
-	members map[memberID]*member
-	closing bool // guarded by mu: nobody joins any more
-	unsaved bool // guarded by mu: the last write of a secret failed, and was logged
+	members map[memberID]*member // guarded by mu: the newest of each
+	alive   int                  // guarded by mu: members, also those that are leaving
+	closing bool                 // guarded by mu: nobody joins any more
+	unsaved bool                 // guarded by mu: the last write of a secret failed, and was logged
 	wg      sync.WaitGroup
 	starts  *rate.Limiter
 
@@ -120,7 +121,7 @@ func (n *Net) Run(ctx context.Context) {
 	n.mu.Unlock()
 	var leaving sync.WaitGroup
 	for _, m := range n.all() {
-		leaving.Go(m.Leave)
+		leaving.Go(func() { <-m.Leave() })
 	}
 	leaving.Wait()
 	cancel()
@@ -156,11 +157,12 @@ func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 		return nil, ErrNotReady
 	}
 	id := memberID{c, h}
-	if m := n.members[id]; m != nil {
-		return m, nil
+	before := n.members[id]
+	if before != nil && !before.leaving() {
+		return before, nil
 	}
-	if len(n.members) >= maxMembers {
-		return nil, fmt.Errorf("swarm: %d torrents are running, at most %d", len(n.members), maxMembers)
+	if n.alive >= maxMembers {
+		return nil, fmt.Errorf("swarm: %d torrents are running, at most %d", n.alive, maxMembers)
 	}
 	secret := n.secrets[c]
 	if secret == nil {
@@ -175,8 +177,12 @@ func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 	}
 	n.keep(secret)
 	m := newMember(n, id, secret)
+	if before != nil {
+		m.sequence = before.lastSequence() // peers may have its last record still
+	}
 	n.members[id] = m
-	n.wg.Go(m.run)
+	n.alive++
+	n.wg.Go(func() { m.run(before) })
 	return m, nil
 }
 
@@ -215,6 +221,7 @@ func (n *Net) Streams() (open int, in, out uint64) {
 
 func (n *Net) forget(m *member) {
 	n.mu.Lock()
+	n.alive--
 	if n.members[m.id] == m {
 		delete(n.members, m.id)
 	}

@@ -1,9 +1,12 @@
 package swarm
 
 import (
+	"bytes"
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -52,9 +55,7 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 		m.missed.asking++
 	}
 	m.started, m.heard = true, time.Now()
-	if a.Left != Unknown {
-		m.seeder = a.Left == 0
-	}
+	m.saysLocked(a)
 	seeder, live := m.seeder, m.live
 	m.mu.Unlock()
 	// What was begun goes on when the client's patience ends: publishing is
@@ -83,6 +84,14 @@ func (m *member) Announce(ctx context.Context, a Announce) (Answer, error) {
 		r.err = ctx.Err()
 	}
 	return m.answer(a.NumWant, r)
+}
+
+// saysLocked notes whether the client has everything. Caller holds mu.
+func (m *member) saysLocked(a Announce) {
+	if a.Left != Unknown {
+		m.sure = m.sure || a.Left > 0 || a.Event == Completed
+		m.seeder = a.Left == 0
+	}
 }
 
 type result struct {
@@ -139,8 +148,8 @@ const askAgain = 4 * time.Second
 // defaultInterval is what a client is told when no tracker said anything.
 const defaultInterval = 10 * time.Minute
 
-// aloneInterval is what it is told when it failed to reach any: what it hears
-// of others it hears from others, and asks for sooner.
+// aloneInterval is what it is told when it failed to reach any, or nobody is
+// there: it shows its user words that are to go soon.
 const aloneInterval = 2 * time.Minute
 
 func (m *member) answer(want int, r result) (Answer, error) {
@@ -163,27 +172,55 @@ func (m *member) answer(want int, r result) (Answer, error) {
 	if r.err != nil {
 		m.missed.open()
 	}
+	if r.err == nil && m.asked > 1 && m.union.Len() == 0 {
+		out.Alone, out.Interval = true, min(out.Interval, aloneInterval)
+	}
 	out.Peers = m.othersLocked()
 	out.Peers = out.Peers[:min(want, len(out.Peers))]
 	return out, r.err
 }
 
-// othersLocked returns the members that are of use to this one, in no order.
-// Caller holds mu.
-func (m *member) othersLocked() (out []Key) {
+// doubted is how many seeders a client is given that says it has everything,
+// but may not know yet what that is.
+const doubted = 8
+
+// othersLocked returns the members that are of use to this one. Two seeders have
+// nothing for each other. But aria2 and webtorrent announce a magnet with
+// nothing left, since they don't know the torrent's length. Until a client
+// has lacked something it is therefore given some seeders as well, and each
+// time the same ones, by their distance: a client that does seed finds once that
+// they do too, and dials them no more. Caller holds mu.
+func (m *member) othersLocked() []Key {
+	var leechers, seeders []Key
 	seen := make(map[Key]bool)
 	for _, r := range m.union.Records() {
-		if m.ofUse(r) && !seen[r.E] {
-			seen[r.E] = true
-			out = append(out, r.E)
+		switch {
+		case seen[r.E]:
+		case m.seeder && r.Seeder:
+			seeders = append(seeders, r.E)
+		default:
+			leechers = append(leechers, r.E)
 		}
+		seen[r.E] = true
 	}
-	return out
+	if m.sure || len(seeders) == 0 {
+		return leechers
+	}
+	self := m.who.keys.E()
+	slices.SortFunc(seeders, func(a, b Key) int { return bytes.Compare(distance(a, self), distance(b, self)) })
+	return append(seeders[:min(doubted, len(seeders))], leechers...)
 }
 
-// ofUse reports whether r's owner is: two seeders have nothing for each other.
-// Caller holds mu.
-func (m *member) ofUse(r announce.Record) bool { return !m.seeder || !r.Seeder }
+func distance(a, b Key) []byte {
+	subtle.XORBytes(a[:], a[:], b[:])
+	return a[:]
+}
+
+// usefulLocked reports whether somebody is known who has what this member lacks,
+// or lacks what it has, by their own words. Caller holds mu.
+func (m *member) usefulLocked() bool {
+	return slices.ContainsFunc(m.union.Records(), func(r announce.Record) bool { return !m.seeder || !r.Seeder })
+}
 
 // publish announces to every tracker under every day of now, and takes the
 // union of what they know. It fails only when no tracker answered.
@@ -236,13 +273,14 @@ func (m *member) publish(ctx context.Context, want int) (interval time.Duration,
 	}
 	m.seeds, m.leeches = seeds, leeches
 	m.failed = 0
+	m.asked++
 	m.retireLocked()
 	switch {
 	case !m.started:
 	case m.places != places: // the record names other relays than there are by now
 		m.next = time.Now()
 		m.wake()
-	case m.again && len(m.othersLocked()) == 0:
+	case m.again && !m.usefulLocked():
 		m.again = false
 		wait := jitter(m.net.again)
 		m.next = time.Now().Add(wait)
@@ -375,7 +413,7 @@ func (m *member) stampOf(t path.Relay) int {
 // stop ends publishing, and the circuits of meeting relays that no stream uses.
 func (m *member) stop() {
 	m.mu.Lock()
-	m.started, m.next, m.last, m.carrier.own = false, time.Time{}, nil, nil
+	m.started, m.asked, m.next, m.last, m.carrier.own = false, 0, time.Time{}, nil, nil
 	m.missed.close()
 	m.unlive()
 	var idle []*circuit.Circuit

@@ -62,6 +62,10 @@ type Answer struct {
 	Peers             []Key
 	Seeders, Leechers int // hints, the greatest count of any tracker
 	Interval          time.Duration
+
+	// Alone: trackers have answered at least twice since the client started,
+	// the last time now, and nobody else is known.
+	Alone bool
 }
 
 // The errors that the edges branch on.
@@ -81,7 +85,7 @@ type Conn interface {
 
 // Network joins swarms.
 type Network interface {
-	// Join returns c's membership in h, the same one as long as it lives.
+	// Join returns c's membership in h, the same one until it is left.
 	Join(c Client, h Hash) (Swarm, error)
 
 	// Members returns the swarms that c is in.
@@ -113,5 +117,7 @@ type Swarm interface {
 	Accept(ctx context.Context) (Key, Conn, error)
 
 	// Leave withdraws this member's record and closes its circuits and streams.
-	Leave()
+	// It returns at once: from then on Join returns another membership. The
+	// channel is closed when all is done.
+	Leave() <-chan struct{}
 }
