@@ -29,6 +29,12 @@ type Socket struct {
 	Local, Remote netip.AddrPort // an IPv4 address is never in its IPv6 form; Remote is zero when there is none
 }
 
+// overlap reports whether two sockets can't both listen, one at each address.
+func overlap(a, b netip.AddrPort) bool {
+	x, y := a.Addr().Unmap(), b.Addr().Unmap()
+	return a.Port() == b.Port() && (x == y || x.IsUnspecified() || y.IsUnspecified())
+}
+
 // ParseGroups returns the multicast groups that somebody joined, from the tables
 // /proc/net/igmp and igmp6. It leaves out what it can't parse.
 func ParseGroups(igmp, igmp6 []byte) []netip.Addr {

@@ -78,6 +78,30 @@ func Holder(local, remote netip.AddrPort) (p Process, ok bool) {
 	return p, false
 }
 
+// Listener returns the process that listens where nothing else can listen on
+// at, in this process's network, as far as this user may see it.
+func Listener(at netip.AddrPort) (p Process, ok bool) {
+	var sockets []string
+	for s, inode := range Self().tables() {
+		if s.Listening && overlap(s.Local, at) {
+			sockets = append(sockets, fmt.Sprintf("socket:[%d]", inode))
+		}
+	}
+	if len(sockets) == 0 {
+		return p, false
+	}
+	all, err := List()
+	if err != nil {
+		return p, false
+	}
+	for _, p := range all {
+		if slices.ContainsFunc(sockets, p.holds) {
+			return p, true
+		}
+	}
+	return p, false
+}
+
 // Holds reports whether the process holds the TCP socket which is connected
 // from local to remote, in this process's network.
 func (p Process) Holds(local, remote netip.AddrPort) bool {

@@ -52,6 +52,9 @@ func Children(int) ([]int, error) { return nil, ErrUnsupported }
 // Holder can't be seen here.
 func Holder(local, remote netip.AddrPort) (p Process, ok bool) { return p, false }
 
+// Listener can't be seen here.
+func Listener(at netip.AddrPort) (p Process, ok bool) { return p, false }
+
 // Holds can't be seen here.
 func (p Process) Holds(local, remote netip.AddrPort) bool { return false }
 

@@ -1,6 +1,9 @@
 package proc
 
-import "testing"
+import (
+	"net/netip"
+	"testing"
+)
 
 func FuzzTables(f *testing.F) {
 	f.Add([]byte("1\tlo        :     2      V3\n\t\t\t\t8F98C0EF     1 0:00000000\t\t0\n"))
@@ -27,6 +30,20 @@ func TestOnlyAddressesOfTheInternetCountAsIPv6(t *testing.T) {
 	} {
 		if got := ParseIPv6([]byte(table)); got != want {
 			t.Errorf("%q: got %v, want %v", table, got, want)
+		}
+	}
+}
+
+func TestListenersOverlap(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{"127.0.0.1:80", "127.0.0.1:80", true}, {"0.0.0.0:80", "127.0.0.1:80", true}, {"127.0.0.1:80", "[::]:80", true},
+		{"[::ffff:127.0.0.1]:80", "127.0.0.1:80", true}, {"127.0.0.1:80", "127.0.0.1:81", false}, {"127.0.0.1:80", "127.0.0.2:80", false},
+	} {
+		if got := overlap(netip.MustParseAddrPort(c.a), netip.MustParseAddrPort(c.b)); got != c.want {
+			t.Errorf("overlap(%s, %s) = %v", c.a, c.b, got)
 		}
 	}
 }

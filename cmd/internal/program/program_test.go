@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -158,20 +157,6 @@ func TestRefusalsOfTheSystemAreExplained(t *testing.T) {
 	} {
 		if got := explained(c.err, c.listen); !strings.HasPrefix(got, c.want) {
 			t.Errorf("%v is explained as %q, want %q", c.err, got, c.want)
-		}
-	}
-}
-
-func TestTheHolderOfAPortOverlapsIt(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want bool
-	}{
-		{"127.0.0.1:80", "127.0.0.1:80", true}, {"0.0.0.0:80", "127.0.0.1:80", true}, {"127.0.0.1:80", "[::]:80", true},
-		{"[::ffff:127.0.0.1]:80", "127.0.0.1:80", true}, {"127.0.0.1:80", "127.0.0.1:81", false}, {"127.0.0.1:80", "127.0.0.2:80", false},
-	} {
-		if got := overlap(netip.MustParseAddrPort(c.a), netip.MustParseAddrPort(c.b)); got != c.want {
-			t.Errorf("overlap(%s, %s) = %v", c.a, c.b, got)
 		}
 	}
 }
