@@ -366,9 +366,6 @@ func (p handler) elsewhere(ctx context.Context, c *client, host string, conn net
 		return
 	}
 	err = announce.Serve(ctx, conn, c)
-	if kind == announce.TLS && (errors.Is(err, announce.ErrWebSeed) || errors.Is(err, announce.ErrNoAnnounce)) {
-		p.tls.Forget(host) // no tracker's: it doesn't belong into the certificate
-	}
 	switch {
 	case errors.Is(err, announce.ErrWebSeed):
 		p.counters.Add(status.WebSeed)
@@ -383,10 +380,6 @@ func (p handler) elsewhere(ctx context.Context, c *client, host string, conn net
 
 // terminate answers TLS as the tracker that the client means.
 func (p handler) terminate(ctx context.Context, host string, conn net.Conn) (net.Conn, error) {
-	if err := p.tls.Allow(host); err != nil { // until it turns out to be no tracker's
-		p.counters.Add(status.TLS)
-		return nil, err
-	}
 	out, err := p.tls.Handshake(ctx, conn, host)
 	switch {
 	case errors.Is(err, authority.ErrDistrusted):
