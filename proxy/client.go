@@ -205,6 +205,7 @@ const slowInterval = time.Minute // after an answer that came before the tracker
 // Announce implements announce.Handler.
 func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Response, error) {
 	p := c.p
+	c.heard()
 	assoc := c.association()
 	var out announce.Response
 	if r.Port != 0 && assoc == nil && c.name != confined {
@@ -273,6 +274,15 @@ func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce) (
 // words looks like an error (Transmission marks the torrent with them).
 func lacks(r announce.Request) bool {
 	return r.Left != 0 && r.Left != announce.Unknown && r.NumWant != 0
+}
+
+// heard notes that the command of a Command does what a torrent client does.
+func (c *client) heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.guest != nil {
+		c.guest.heard.Store(true)
+	}
 }
 
 // Scrape implements announce.Handler.
