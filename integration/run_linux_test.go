@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/shoal-p2p/shoal/integration/capture"
 	"github.com/shoal-p2p/shoal/integration/clients"
@@ -69,7 +70,7 @@ func TestRunSaysWhatCouldNotStart(t *testing.T) {
 	}{
 		"no command":          {2, "no command", nil},
 		"an unknown command":  {127, "no-such-client", []string{"--", "no-such-client"}},
-		"a folder":            {126, "is a directory", []string{"--", "/etc"}},
+		"a folder":            {126, "not an executable program", []string{"--", "/etc"}},
 		"a port in use":       {125, "in use", []string{"--publish", busy + ":80", "--", "true"}},
 		"a taken status port": {1, "--status", []string{"--status", net.Sidecars[0].SOCKS, "--", "true"}},
 		"no interface":        {2, "--interface", []string{"--interface", "wg0=host", "--", "true"}},
@@ -103,7 +104,7 @@ func TestRunTellsWhatItWaitsFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(deadline(t, time.Minute), shoal(), "run", "--network", dead, "--state", t.TempDir(), "--status", at.String(), "--", "echo", "started")
+	cmd := exec.CommandContext(deadline(t), shoal(), "run", "--network", dead, "--state", t.TempDir(), "--status", at.String(), "--", "echo", "started")
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	stderr, err := cmd.StderrPipe()

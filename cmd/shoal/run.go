@@ -35,7 +35,7 @@ Example: shoal run --network network.json --publish 9091 -- transmission-daemon 
 		&cli.StringFlag{Name: "interface", Usage: "`NAME[=ADDRESS]` of the command's only network interface, for a client that is set to use one, e.g. wg0 or wg0=10.2.0.2", DefaultText: fmt.Sprintf("%s=%v", netns.DefaultInterface, netns.ClientAddr)},
 		&cli.StringFlag{Name: "status", Usage: "`IP:PORT` of the status page, a loopback address", Value: "127.0.0.1:0", DefaultText: "a free port, printed"},
 		hopsFlag, bootstrapFlag,
-	}, program.LogFlags...),
+	}, program.LogFlags("warn")...),
 	Action: run,
 }
 
