@@ -9,7 +9,7 @@ set -eu
 demo="qbittorrent-nox=qbittorrent-nox"
 test="gcc=gcc $demo transmission-daemon=transmission-daemon aria2c=aria2 rtorrent=rtorrent
       deluged=deluged deluge-console=deluge-console redis-server=redis-server chromium=chromium
-      ip=iproute2 tcpdump=tcpdump getent=libc-bin tor=tor git=git"
+      ip=iproute2 tcpdump=tcpdump getent=libc-bin tor=tor zsh=zsh fish=fish git=git"
 bench="$demo transmission-daemon=transmission-daemon tor=tor"
 
 missing=()

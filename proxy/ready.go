@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -132,9 +131,9 @@ func (p *Sidecar) warm(ctx context.Context) (*link.Link, error) {
 	}
 	own := max(p.cfg.Hops, 1)
 	way, err := p.chooser.Choose(time.Now(), p.keeper.Relays(), path.Key{}, own, path.Relay{})
-	if errors.Is(err, path.ErrNoRelays) {
+	if few, ok := errors.AsType[*path.NoRelaysError](err); ok {
 		p.keeper.Lack()
-		return nil, fault.New(fault.NoRelays, strings.TrimPrefix(err.Error(), "path: "), "", err)
+		return nil, fault.New(fault.NoRelays, few.What(), fault.Sentence(few.Do), err)
 	}
 	if err != nil {
 		return nil, err

@@ -14,11 +14,15 @@ var ErrNoRelays = errors.New("too few relays")
 // NoRelaysError says which part of a path could not be filled, and why.
 type NoRelaysError struct {
 	For string // guard, middle, relay before the last hop, meeting relay, first link
-	Why string // the cause, and what would help
+	Why string // the cause
+	Do  string // what would help, or ""
 }
 
-func (e *NoRelaysError) Error() string {
-	return fmt.Sprintf("path: %v for a %s: %s", ErrNoRelays, e.For, e.Why)
+func (e *NoRelaysError) Error() string { return "path: " + e.What() }
+
+// What is Error without the package's name.
+func (e *NoRelaysError) What() string {
+	return fmt.Sprintf("%v for a %s: %s", ErrNoRelays, e.For, e.Why)
 }
 
 // Unwrap returns ErrNoRelays.
@@ -26,31 +30,34 @@ func (e *NoRelaysError) Unwrap() error { return ErrNoRelays }
 
 // none returns the error of a path that lacks what. The cause is looked for in
 // the whole directory: it stays the same when other relays are drawn.
-func (q query) none(what string) error { return &NoRelaysError{For: what, Why: q.why(what)} }
+func (q query) none(what string) error {
+	why, do := q.explain(what)
+	return &NoRelaysError{For: what, Why: why, Do: do}
+}
 
-func (q query) why(what string) string {
+func (q query) explain(what string) (why, do string) {
 	need := MinRelays(q.own)
 	n := count(q.relays, nil)
 	networks, owners := q.rules.networks(q.relays), owners(q.relays)
 	listed := fmt.Sprintf("the %d relays that the trackers list", n)
-	circuits := fmt.Sprintf("circuits with --hops %d", q.own)
+	circuits := fmt.Sprintf("circuits with --hops %d need %d", q.own, need)
+	old := count(q.relays, func(r *Relay) bool { return q.rules.mayGuard(q.now, r) })
 	switch {
 	case n == 0:
-		return "the trackers list none yet"
+		return "the trackers list none yet", "wait until relays have joined"
 	case n < need:
-		return fmt.Sprintf("the trackers list %s, and %s need %d%s", plural(n, "relay", "relays"), circuits, need, q.fewer(n))
+		return fmt.Sprintf("the trackers list %s, and %s", plural(n, "relay", "relays"), circuits), "start more relays" + q.fewer(n)
 	case !q.rules.SameNet && networks < need:
-		return fmt.Sprintf("%s lie in %s, and %s need %d, so that nobody who runs one sees two hops of a circuit: add relays in others%s",
-			listed, q.rules.networkName(networks), circuits, need, q.fewer(networks))
+		return fmt.Sprintf("%s lie in %s, and %s, so that nobody who runs one sees two hops of a circuit", listed, q.rules.networkName(networks), circuits),
+			"start relays elsewhere" + q.fewer(networks)
 	case owners < need:
-		return fmt.Sprintf("%s belong to %s (--family), and %s need %d, so that nobody owns two hops of a circuit: add relays of others%s",
-			listed, plural(owners, "owner", "owners"), circuits, need, q.fewer(owners))
+		return fmt.Sprintf("%s belong to %s (--family), and %s, so that nobody owns two hops of a circuit", listed, plural(owners, "owner", "owners"), circuits),
+			"relays of other owners are needed" + q.fewer(owners)
+	case what == "guard" && old < Primary:
+		return fmt.Sprintf("of %s %d are known for long enough (%v)", listed, old, q.rules.MinGuardAge), "wait, or name more entry relays"
 	}
-	if old := count(q.relays, func(r *Relay) bool { return q.rules.mayGuard(q.now, r) }); what == "guard" && old < Primary {
-		return fmt.Sprintf("of %s %d are known for long enough (%v): wait, or name more entry relays", listed, old, q.rules.MinGuardAge)
-	}
-	return fmt.Sprintf("%s leave no choice that keeps networks and owners apart: they lie in %s and belong to %s; add relays elsewhere",
-		listed, q.rules.networkName(networks), plural(owners, "owner", "owners"))
+	return fmt.Sprintf("%s leave no choice that keeps networks and owners apart: they lie in %s and belong to %s",
+		listed, q.rules.networkName(networks), plural(owners, "owner", "owners")), "start relays elsewhere"
 }
 
 // fewer names the longest circuits for which have relays or networks do.

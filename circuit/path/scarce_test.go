@@ -43,19 +43,19 @@ func TestTooFewRelaysSaysTheTrueCause(t *testing.T) {
 		rules  Rules
 		relays []Relay
 		own    int
-		want   string
+		want   string // of the error and, behind a semicolon, of what to do
 	}{
-		"none":        {Rules{}, nil, 1, "too few relays for a guard: the trackers list none yet"},
-		"one":         {Rules{}, network(1), 1, "for a guard: the trackers list 1 relay, and circuits with --hops 1 need 2"},
-		"two for two": {Rules{}, network(2), 2, "for a middle: the trackers list 2 relays, and circuits with --hops 2 need 4, or use --hops 1, which needs 2"},
+		"none":        {Rules{}, nil, 1, "too few relays for a guard: the trackers list none yet; wait"},
+		"one":         {Rules{}, network(1), 1, "for a guard: the trackers list 1 relay, and circuits with --hops 1 need 2; start more relays"},
+		"two for two": {Rules{}, network(2), 2, "for a middle: the trackers list 2 relays, and circuits with --hops 2 need 4; start more relays, or use --hops 1, which needs 2"},
 		"of weight zero": {Rules{}, []Relay{unlisted[5], unlisted[0], unlisted[1], unlisted[2]}, 3,
-			"for a middle: the trackers list 3 relays, and circuits with --hops 3 need 4, or use --hops 1, which needs 2"},
+			"for a middle: the trackers list 3 relays, and circuits with --hops 3 need 4; start more relays, or use --hops 1, which needs 2"},
 		"one network": {Rules{}, places(network(5), "5.1.0.1"), 2,
-			"for a guard: the 5 relays that the trackers list lie in 1 network (/16 of IPv4, /32 of IPv6), and circuits with --hops 2 need 4, so that nobody who runs one sees two hops of a circuit: add relays in others"},
+			"for a guard: the 5 relays that the trackers list lie in 1 network (/16 of IPv4, /32 of IPv6), and circuits with --hops 2 need 4, so that nobody who runs one sees two hops of a circuit; start relays elsewhere"},
 		"three networks": {Rules{}, places(network(5), "5.1.0.1", "5.2.0.1", "5.3.0.1"), 2,
-			"lie in 3 networks (/16 of IPv4, /32 of IPv6), and circuits with --hops 2 need 4, so that nobody who runs one sees two hops of a circuit: add relays in others, or use --hops 1, which needs 2"},
+			"lie in 3 networks (/16 of IPv4, /32 of IPv6), and circuits with --hops 2 need 4, so that nobody who runs one sees two hops of a circuit; start relays elsewhere, or use --hops 1, which needs 2"},
 		"one family": {Rules{}, family, 2,
-			"the 5 relays that the trackers list belong to 1 owner (--family), and circuits with --hops 2 need 4, so that nobody owns two hops of a circuit: add relays of others"},
+			"the 5 relays that the trackers list belong to 1 owner (--family), and circuits with --hops 2 need 4, so that nobody owns two hops of a circuit; relays of other owners are needed"},
 		"networks and owners": {Rules{}, mixed, 3, "leave no choice that keeps networks and owners apart: they lie in 4 networks"},
 		"a private network on three hosts": {Rules{Private: true}, places(network(6), "10.0.0.1", "10.0.0.2", "10.0.0.3"), 2,
 			"the 6 relays that the trackers list lie in 3 hosts, and circuits with --hops 2 need 4"},
@@ -72,8 +72,8 @@ func TestTooFewRelaysSaysTheTrueCause(t *testing.T) {
 		var none *NoRelaysError
 		if !errors.As(err, &none) || !errors.Is(err, ErrNoRelays) {
 			t.Errorf("%s: %v is not ErrNoRelays", name, err)
-		} else if !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %q, want %q", name, err, c.want)
+		} else if got := err.Error() + "; " + none.Do; !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }
@@ -85,7 +85,7 @@ func TestTooFewOldRelaysIsSaid(t *testing.T) {
 	}
 	relays[0].FirstSeen = day0.Add(-30 * day)
 	_, err := New(Rules{}, testRand(1), nil, nil).Choose(day0, relays, key(0), 1, relays[0])
-	const want = "of the 8 relays that the trackers list 1 are known for long enough (168h0m0s): wait, or name more entry relays"
+	const want = "of the 8 relays that the trackers list 1 are known for long enough (168h0m0s)"
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("%v, want %q", err, want)
 	}
