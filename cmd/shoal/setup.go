@@ -1,41 +1,17 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net/netip"
-	"os"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/shoal-p2p/shoal/cmd/internal/program"
 	"github.com/shoal-p2p/shoal/proxy"
-	"github.com/shoal-p2p/shoal/proxy/doctor"
 	"github.com/shoal-p2p/shoal/proxy/setup"
 )
-
-// askTimeout bounds the talk with a client that runs.
-const askTimeout = 30 * time.Second
-
-// The flags that say which client is meant, and how to reach it.
-var accessFlags = []cli.Flag{
-	&cli.StringFlag{Name: "config", Usage: "settings `FILE` of the client, if not in its default place"},
-	&cli.StringFlag{Name: "url", Usage: "`URL` of qBittorrent's Web UI or Transmission's RPC, or HOST:PORT of Deluge's daemon, e.g. http://127.0.0.1:8080 (default: read from its settings)"},
-	&cli.StringFlag{Name: "login", Usage: "user `NAME` for --url"},
-	&cli.StringFlag{Name: "login-password-file", Usage: "`FILE` with the password for --login"},
-}
-
-func access(c *cli.Context) (setup.Access, error) {
-	a := setup.Access{Config: c.String("config"), URL: c.String("url"), User: c.String("login")}
-	var err error
-	a.Password, err = program.PasswordFile(c, "login-password-file")
-	return a, err
-}
 
 var setupCommand = &cli.Command{
 	Name:  "setup",
@@ -45,37 +21,44 @@ is changed through its own interface, a stopped one in its settings file. --undo
 restores the previous settings.
 
 Example: shoal setup qbittorrent`,
-	Subcommands: []*cli.Command{
-		setupClient(setup.QBittorrent, "use the sidecar's SOCKS5 proxy for everything; turn the DHT off"),
-		setupClient(setup.Deluge, "use the sidecar's SOCKS5 proxy for trackers, peers and names; turn the DHT off"),
-		setupClient(setup.Transmission, "prepare it for shoal run, which it needs because it has no SOCKS setting for peers"),
-	},
+	Subcommands: setupClients(),
 	Action: func(c *cli.Context) error {
-		return program.Usage(errors.New("specify a client: shoal setup qbittorrent, deluge or transmission"))
+		return program.Usagef("specify a client: shoal setup %s", clientNames("or"))
 	},
 }
 
-func setupClient(name setup.Client, what string) *cli.Command {
+func setupClients() (all []*cli.Command) {
+	for _, client := range setup.Clients() {
+		all = append(all, setupClient(client))
+	}
+	return all
+}
+
+func setupClient(client setup.Client) *cli.Command {
+	usage := "prepare it for shoal run, which it needs because it has no safe SOCKS setting for peers"
 	flags := append([]cli.Flag{
 		&cli.BoolFlag{Name: "undo", Usage: "restore the previous settings"},
 		&cli.BoolFlag{Name: "yes", Usage: "do not ask before changing"},
+		&cli.BoolFlag{Name: "keep-interface", Usage: "do not remove the client's binding to a network interface or address"},
 		stateFlag("proxy"),
 	}, accessFlags...)
-	if name != setup.Transmission {
+	if client.SOCKS() {
+		usage = "use the sidecar's SOCKS5 proxy for everything; turn the DHT off"
 		flags = append([]cli.Flag{
 			&cli.StringFlag{Name: "socks", Usage: "`IP:PORT` of the sidecar's SOCKS5 proxy", Value: proxy.DefaultSOCKS},
 			&cli.StringFlag{Name: "socks-user", Usage: "SOCKS user `NAME`, any name; needed if several clients share the sidecar or it has a password"},
-			&cli.StringFlag{Name: "socks-password-file", Usage: "`FILE` with the sidecar's SOCKS password"},
+			&cli.StringFlag{Name: "socks-password-file", Usage: "`FILE` with the sidecar's SOCKS password (default: asked for if needed)"},
 			&cli.BoolFlag{Name: "keep-dht", Usage: "do not change the DHT setting"},
+			&cli.BoolFlag{Name: "keep-https-check", Usage: "do not turn off the check of HTTPS trackers' certificates, without which they work"},
 		}, flags...)
 	}
 	return &cli.Command{
-		Name: string(name), Usage: what, Flags: flags,
-		Action: func(c *cli.Context) error { return runSetup(c, name) },
+		Name: client.Name(), Usage: usage, Flags: flags,
+		Action: func(c *cli.Context) error { return runSetup(c, client) },
 	}
 }
 
-func runSetup(c *cli.Context, name setup.Client) error {
+func runSetup(c *cli.Context, client setup.Client) error {
 	dir, err := state(c)
 	if err != nil {
 		return err
@@ -84,85 +67,131 @@ func runSetup(c *cli.Context, name setup.Client) error {
 	if err != nil {
 		return err
 	}
+	undo := c.Bool("undo")
 	var want setup.Want
-	if name != setup.Transmission {
-		if want, err = wanted(c); err != nil {
+	var notes []string
+	if want.KeepBound = c.Bool("keep-interface"); client.SOCKS() && !undo {
+		if notes, err = wanted(c, client, &want); err != nil {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(c.Context, askTimeout)
-	defer cancel()
-	i, err := setup.Find(name, a)
+	i, err := find(client, a)
 	if err != nil {
 		return err
 	}
-	var plan *setup.Plan
-	if c.Bool("undo") {
-		plan, err = setup.NewUndo(ctx, i, dir)
-	} else {
-		plan, err = setup.NewPlan(ctx, i, want, dir)
-	}
+	plan, err := makePlan(c.Context, i, a, func(ctx context.Context, i setup.Instance) (*setup.Plan, error) {
+		if undo {
+			return setup.NewUndo(ctx, i, dir)
+		}
+		return setup.NewPlan(ctx, i, want, dir)
+	})
 	if err != nil {
 		return err
 	}
-	if !show(i, plan, c.Bool("undo")) {
+	plan.Notes = append(plan.Notes, notes...)
+	if !show(i, plan, undo) {
 		return nil
 	}
-	if !c.Bool("yes") && !confirm(os.Stdin) {
+	if !c.Bool("yes") && !confirm() {
 		return errors.New("nothing was changed")
 	}
-	ctx, cancel = context.WithTimeout(c.Context, askTimeout) // however long the user thought
+	ctx, cancel := context.WithTimeout(c.Context, askTimeout)
 	defer cancel()
 	if err := plan.Apply(ctx); err != nil {
 		return err
 	}
-	if !c.Bool("undo") {
-		fmt.Printf("Done. To undo it: shoal setup %s --undo\n", name)
+	if !undo {
+		fmt.Printf("Done. To undo it: shoal setup %s --undo\n", client.Name())
 	} else {
 		fmt.Println("Done.")
 	}
 	return nil
 }
 
-// wanted returns what the flags want.
-func wanted(c *cli.Context) (setup.Want, error) {
-	w := setup.Want{User: c.String("socks-user"), KeepDHT: c.Bool("keep-dht")}
-	var err error
+// maxLogins is how often a login is asked for.
+const maxLogins = 3
+
+// makePlan makes a plan. It asks for the client's login if the client wants one.
+func makePlan(ctx context.Context, i setup.Instance, a setup.Access, plan func(context.Context, setup.Instance) (*setup.Plan, error)) (p *setup.Plan, err error) {
+	name := a.User
+	for range maxLogins + 1 {
+		err := func() (err error) {
+			ctx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			p, err = plan(ctx, i.Reached(a))
+			return err
+		}()
+		if !errors.Is(err, setup.ErrLogin) {
+			return p, err
+		}
+		t, ok := user()
+		if !ok {
+			return nil, err
+		}
+		if a.User, a.Password, err = t.login(i.Client.Title(), name); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%s refused the login %d times: nothing was changed", i.Client.Title(), maxLogins)
+}
+
+// wanted fills in what the flags want, after a look at the sidecar: whether it
+// is there, and takes the login. It returns what the user should know.
+func wanted(c *cli.Context, client setup.Client, w *setup.Want) (notes []string, err error) {
+	w.User, w.KeepDHT, w.KeepHTTPS = c.String("socks-user"), c.Bool("keep-dht"), c.Bool("keep-https-check")
 	if w.SOCKS, err = socksAddr(c); err != nil {
-		return w, err
+		return nil, err
 	}
 	if w.Password, err = program.PasswordFile(c, "socks-password-file"); err != nil {
-		return w, err
+		return nil, err
 	}
 	if w.Password != "" && w.User == "" {
-		return w, program.Usage(errors.New("--socks-password-file: say --socks-user too, any name"))
+		return nil, program.Usagef("--socks-password-file: specify --socks-user too, any name")
 	}
-	return w, nil
+	for range maxLogins + 1 {
+		answer := setup.Knock(c.Context, w.SOCKS, w.User, w.Password)
+		switch answer {
+		case setup.Served:
+			return nil, nil
+		case setup.Nobody, setup.Silence:
+			return []string{fmt.Sprintf("No sidecar answers at %v yet, and until then the client reaches nobody: start it with shoal proxy.", w.SOCKS)}, nil
+		case setup.Foreign:
+			return nil, fmt.Errorf("what listens at %v speaks no SOCKS5, so it is not the sidecar%s\n  Specify the sidecar's address with --socks", w.SOCKS, prefixed(": ", setup.Holder(w.SOCKS)))
+		}
+		t, ok := user()
+		if !ok && answer == setup.LoginMissing {
+			return nil, fmt.Errorf("the sidecar at %v wants a password\n  Specify --socks-user, any name, and --socks-password-file", w.SOCKS)
+		}
+		if !ok {
+			return nil, fmt.Errorf("the sidecar at %v refuses the password in --socks-password-file", w.SOCKS)
+		}
+		if w.User == "" {
+			w.User = client.Name()
+		}
+		if _, w.Password, err = t.login(fmt.Sprintf("The sidecar at %v", w.SOCKS), w.User); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("the sidecar refused the password %d times: nothing was changed", maxLogins)
 }
 
-// socksAddr returns the sidecar's address.
-func socksAddr(c *cli.Context) (netip.AddrPort, error) {
-	s := c.String("socks")
-	if port, ok := strings.CutPrefix(s, "localhost:"); ok {
-		s = "127.0.0.1:" + port
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
 	}
-	a, err := netip.ParseAddrPort(s)
-	if err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {
-		return a, program.Usage(fmt.Errorf("--socks: %q is not an address with a port, as %s", s, proxy.DefaultSOCKS))
-	}
-	return a, nil
+	return prefix + s
 }
 
-// show prints a plan, and says if there is anything to do.
+// show prints a plan, and reports whether there is anything to do.
 func show(i setup.Instance, plan *setup.Plan, undo bool) bool {
-	where := i.File
-	if plan.API() {
-		where = "which runs"
+	where := prefixed(" (", i.String())
+	if where != "" {
+		where += ")"
 	}
 	if len(plan.Changes) == 0 && !undo {
-		fmt.Printf("%s (%s): nothing to change.\n", i.Client.Title(), where)
+		fmt.Printf("%s%s: nothing to change.\n", i.Client.Title(), where)
 	} else {
-		fmt.Printf("%s (%s):\n", i.Client.Title(), where)
+		fmt.Printf("%s%s:\n", i.Client.Title(), where)
 	}
 	for _, change := range plan.Changes {
 		fmt.Println(" ", change)
@@ -170,99 +199,18 @@ func show(i setup.Instance, plan *setup.Plan, undo bool) bool {
 	for _, n := range plan.Notes {
 		fmt.Println("Note:", n)
 	}
+	if !i.Client.SOCKS() && !undo {
+		fmt.Println("Start it with:", i.RunCommand())
+	}
 	return len(plan.Changes) > 0 || undo
 }
 
 // confirm asks the user. No answer is a no.
-func confirm(in io.Reader) bool {
-	fmt.Print("Change this? [y/N] ")
-	line, _ := bufio.NewReader(in).ReadString('\n')
-	switch strings.ToLower(strings.TrimSpace(line)) {
+func confirm() bool {
+	t, _ := user() // or a program that answers for one
+	switch strings.ToLower(t.line("Change this? [y/N] ")) {
 	case "y", "yes":
 		return true
 	}
-	fmt.Println()
 	return false
-}
-
-var doctorCommand = &cli.Command{
-	Name:  "doctor",
-	Usage: "check torrent clients for traffic that bypasses the sidecar",
-	Description: `Check the running torrent clients, their settings and sockets, and the sidecar.
-Each leak is listed with the setting that closes it.
-
-Exit status: 0 no leak, 1 a leak or an incomplete check, 2 usage error.`,
-	Flags: append([]cli.Flag{
-		&cli.StringFlag{Name: "socks", Usage: "`IP:PORT` of the sidecar's SOCKS5 proxy", Value: proxy.DefaultSOCKS},
-		&cli.StringFlag{Name: "status", Usage: "`URL` of the sidecar's status page", Value: "http://" + proxy.DefaultStatus},
-		&cli.StringSliceFlag{Name: "client", Usage: "client to check even if it is not running, `NAME` is qbittorrent, deluge or transmission; repeat for several (default: all that run)"},
-	}, accessFlags...),
-	Action: runDoctor,
-}
-
-func runDoctor(c *cli.Context) error {
-	cfg := doctor.Config{Status: c.String("status")}
-	if !strings.Contains(cfg.Status, "://") {
-		cfg.Status = "http://" + cfg.Status
-	}
-	var err error
-	if cfg.SOCKS, err = socksAddr(c); err != nil {
-		return err
-	}
-	if cfg.Clients, err = clientNames(c.StringSlice("client")); err != nil {
-		return err
-	}
-	if cfg.Access, err = access(c); err != nil {
-		return err
-	}
-	if cfg.Access != (setup.Access{}) && len(cfg.Clients) != 1 {
-		return program.Usage(errors.New("--config, --url and --login are about one client: say which with --client"))
-	}
-	ctx, cancel := context.WithTimeout(c.Context, askTimeout)
-	defer cancel()
-	r, err := doctor.Look(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	for _, p := range r.Patients {
-		report(os.Stdout, p.Client.Title(), p.Findings)
-	}
-	report(os.Stdout, "Sidecar at "+cfg.SOCKS.String(), r.Sidecar)
-	if r.Clean() {
-		fmt.Println("Clean.")
-		return nil
-	}
-	switch n := r.Leaks(); n {
-	case 0:
-	case 1:
-		return errors.New("1 leak, see above")
-	default:
-		return fmt.Errorf("%d leaks, see above", n)
-	}
-	return errors.New("not everything could be looked at, see above")
-}
-
-func clientNames(all []string) ([]setup.Client, error) {
-	var out []setup.Client
-next:
-	for _, name := range all {
-		for _, known := range setup.Clients {
-			if string(known) == strings.ToLower(name) {
-				out = append(out, known)
-				continue next
-			}
-		}
-		return nil, program.Usage(fmt.Errorf("--client: no client %q: there are qbittorrent, deluge and transmission", name))
-	}
-	return out, nil
-}
-
-// report prints the findings about one thing.
-func report(w io.Writer, about string, all []doctor.Finding) {
-	for _, f := range all {
-		fmt.Fprintf(w, "%-7s %-11s %s: %s\n", f.Level, f.What, about, f.Says)
-		if f.Close != "" {
-			fmt.Fprintf(w, "%19s %s: %s\n", "", map[bool]string{true: "close it", false: "for that"}[f.Level == doctor.Leak], f.Close)
-		}
-	}
 }

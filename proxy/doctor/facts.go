@@ -1,8 +1,9 @@
-// Package doctor says by what a torrent client could give its user away: what
-// it does past the sidecar, and the setting that closes it.
-// Not here: how a client's settings are read and written (package setup).
+// Package doctor says what is wrong with a torrent client and the sidecar: by
+// what the client could give its user away, why nothing works, and the setting
+// that mends it.
+// Not here: how a client's settings are read and changed (package setup).
 //
-// judge.go decides, on facts alone; look.go collects them.
+// judge.go and judge_sidecar.go decide, on facts alone; look.go collects them.
 package doctor
 
 import (
@@ -16,9 +17,10 @@ import (
 type Facts struct {
 	Client  setup.Client
 	Profile setup.Profile
-	Known   bool // the settings could be read; else Profile means nothing
-	Running bool
-	Live    bool // the client itself said its settings; else its file did
+	Known   bool   // the settings could be read; else Profile means nothing
+	Running bool   //
+	Live    bool   // the client itself said its settings; else its file did
+	Run     string // the command that starts it under shoal run
 
 	Sandbox bool // it runs inside shoal run, whose only way out is the sidecar
 
@@ -28,6 +30,9 @@ type Facts struct {
 	IPv6    bool          // its network has an address of the IPv6 internet's
 
 	SOCKS netip.AddrPort // where the sidecar is
+
+	ProxyAnswer setup.Answer // what the client gets from the proxy that it is set to
+	OtherProxy  bool         // that proxy is another sidecar on this computer
 }
 
 // Sight is how much could be seen of a client's sockets.
@@ -42,11 +47,14 @@ const (
 
 // Sidecar is what is known of it.
 type Sidecar struct {
-	SOCKS   netip.AddrPort
-	Answers bool   // SOCKS5 is spoken there
-	Page    bool   // its status page answers
-	Ready   bool   // as the page says
-	Why     string // as the page says
+	SOCKS  netip.AddrPort
+	Answer setup.Answer     // of its SOCKS address, to a client without a login
+	Holder string           // the program that listens there, "" when unknown
+	Others []netip.AddrPort // where sidecars on this computer listen, this one left out
+	Page   bool             // its status page answers
+	Ready  bool             // as the page says
+	Why    string           // as the page says
+	Advice string           // as the page says
 }
 
 // Level is how bad a finding is.
@@ -54,23 +62,24 @@ type Level uint8
 
 // The levels.
 const (
-	Note    Level = iota // nothing gets out, but something may not work
+	Note    Level = iota // to know; everything works
 	Unknown              // it can't be said
+	Fault                // something doesn't work; nothing gets out
 	Leak                 // somebody outside learns something
 )
 
 // String returns the level's word in a report.
-func (l Level) String() string { return [...]string{"note", "unknown", "leak"}[l] }
+func (l Level) String() string { return [...]string{"note", "unknown", "fault", "leak"}[l] }
 
 // Finding is one thing to report.
 type Finding struct {
 	Level Level
 	What  string // one word for it, the same for every client
 	Says  string // what happens, and how it was seen
-	Close string // the setting that closes it; "" for none
+	Close string // what ends it; "" for nothing
 }
 
-// Clean says if there is nothing to close.
+// Clean reports whether there is nothing to do.
 func Clean(all []Finding) bool {
 	for _, f := range all {
 		if f.Level > Note {

@@ -25,33 +25,19 @@ func Judge(f Facts) []Finding {
 	case f.Sandbox:
 		j.sandboxed()
 	case !f.Known:
-		j.say(Unknown, "settings", "its settings can't be read", unknownSettings[f.Client])
+		j.say(Unknown, "settings", "its settings can't be read", f.Client.Remedy("settings"))
 		j.start()
 		j.network()
 	default:
 		j.start()
 		j.proxy()
+		j.bound()
 		j.discovery()
 		j.fetches()
 		j.network()
 		j.rest()
 	}
 	slices.SortStableFunc(j.all, func(a, b Finding) int { return int(b.Level) - int(a.Level) })
-	return j.all
-}
-
-// JudgeSidecar returns what is to say of the sidecar.
-func JudgeSidecar(s Sidecar) []Finding {
-	j := &judge{}
-	switch {
-	case s.Answers && !s.Page:
-		j.say(Unknown, "sidecar", fmt.Sprintf("something speaks SOCKS5 at %v, but no status page of Shoal's answers: another program's proxy would carry everything outside", s.SOCKS),
-			"name the sidecar's addresses with --socks and --status, as shoal proxy printed them")
-	case !s.Answers:
-		j.say(Note, "sidecar", fmt.Sprintf("nothing answers at %v: clients that are set to it reach nobody, and nothing gets out", s.SOCKS), "start it: shoal proxy")
-	case !s.Ready:
-		j.say(Note, "sidecar", "it is not ready: "+s.Why, "")
-	}
 	return j.all
 }
 
@@ -64,40 +50,64 @@ func (j *judge) say(l Level, what, says, close string) {
 	j.all = append(j.all, Finding{l, what, says, close})
 }
 
-// leak reports one with the setting that closes it.
-func (j *judge) leak(what, says string) { j.say(Leak, what, says, remedy(j.Client, what)) }
+func (j *judge) leak(what, says string)  { j.say(Leak, what, says, j.remedy(what)) }
+func (j *judge) fault(what, says string) { j.say(Fault, what, says, j.remedy(what)) }
+
+// setUp are the findings that shoal setup ends.
+var setUp = []string{"proxy", "proxy-host", "bound", "peers", "trackers", "names", "dns", "dht", "lsd", "upnp", "nat-pmp", "geoip", "rss", "listen", "direct", "ipv6", "https"}
+
+// remedy returns what ends a finding: a setting of the client's, or else that it
+// runs under shoal run.
+func (j *judge) remedy(what string) string {
+	run := "stop it and start it under shoal run: " + j.Run
+	how := j.Client.Remedy(what)
+	switch {
+	case how == "":
+		return run
+	case slices.Contains(setUp, what) && j.Client.SOCKS():
+		return how + "; or shoal setup " + j.Client.Name()
+	}
+	return how
+}
 
 // sandboxed is a client that has no way out but the sidecar.
 func (j *judge) sandboxed() {
-	if j.Known && j.Profile.Proxy != "" {
-		j.say(Note, "proxy", "it runs inside shoal run, where nothing answers at the proxy it is set to", "set no proxy; or shoal setup "+string(j.Client)+" --undo")
+	if !j.Known {
+		return
+	}
+	if j.Profile.Proxy != "" {
+		j.say(Fault, "proxy", "it runs inside shoal run, where nothing answers at the proxy it is set to", "set no proxy in it; or shoal setup "+j.Client.Name()+" --undo")
+	}
+	j.bound()
+}
+
+// start is what a client does before it has read its settings.
+func (j *judge) start() {
+	if does := j.Client.Start(); does != "" {
+		j.leak("start", does)
 	}
 }
 
-// start is what a client does before it has read its settings. Deluge hands
-// them to a libtorrent that runs already, by libtorrent's own defaults.
-func (j *judge) start() {
-	if j.Client == setup.Deluge {
-		j.leak("start", "each time it starts, and before it reads its settings, it looks up dht.libtorrent.org in the system's DNS, joins local service discovery and asks the router for a port (UPnP, NAT-PMP)")
+// bound is a client that can't reach the sidecar's loopback, or the network that
+// shoal run made.
+func (j *judge) bound() {
+	if j.Profile.Bound != "" && !(j.Sandbox && slices.Contains(sandbox, j.Profile.Bound)) {
+		j.fault("bound", fmt.Sprintf("it is bound to %s, and a bound client transfers nothing through Shoal though its trackers answer", j.Profile.Bound))
 	}
 }
 
 // proxy is about peers, trackers and names.
 func (j *judge) proxy() {
 	p := j.Profile
-	if j.Client == setup.Transmission {
+	if !j.Client.SOCKS() {
 		j.leak("peers", "it connects to peers and trackers directly, since it has no SOCKS for them")
 		return
 	}
-	switch {
-	case p.Proxy == "":
+	if p.Proxy == "" {
 		j.leak("peers", "it connects to peers and trackers directly: no proxy is set")
 		return
-	case p.Proxy != "socks5":
-		j.leak("proxy", fmt.Sprintf("its proxy is of the kind %s, which carries no UDP", p.Proxy))
-	case !j.toSidecar():
-		j.leak("proxy", fmt.Sprintf("its proxy is at %s and not Shoal's, at %v", p.ProxyAddr, j.SOCKS))
 	}
+	j.proxyAddress()
 	if !p.PeersProxied {
 		j.leak("peers", "it connects to peers directly, past its proxy")
 	}
@@ -109,13 +119,51 @@ func (j *judge) proxy() {
 	}
 }
 
-// toSidecar says if the client's proxy is the sidecar.
-func (j *judge) toSidecar() bool {
-	at, err := netip.ParseAddrPort(strings.Replace(j.Profile.ProxyAddr, "localhost:", "127.0.0.1:", 1))
-	return err == nil && at == j.SOCKS
+// proxyAddress is about where the proxy is, its kind and its login.
+func (j *judge) proxyAddress() {
+	p := j.Profile
+	host, port, _ := strings.Cut(p.ProxyAddr, "]:")
+	switch {
+	case p.Proxy != "socks5" && j.toSidecar():
+		j.leak("proxy", fmt.Sprintf("its proxy at %v is set to the kind %s: the sidecar speaks SOCKS5 alone, so nothing works, and UDP goes past it", j.SOCKS, p.Proxy))
+	case p.Proxy != "socks5":
+		j.leak("proxy", fmt.Sprintf("its proxy is of the kind %s, which carries no UDP", p.Proxy))
+	case host == "[::1" && port == fmt.Sprint(j.SOCKS.Port()):
+		j.fault("proxy-host", "its proxy host is ::1, to which it can't send UDP: no peer can reach it, and UDP trackers and the DHT fail")
+	case j.OtherProxy:
+		j.say(Unknown, "proxy", fmt.Sprintf("its proxy is another sidecar, at %s", p.ProxyAddr), "look at that one with --socks and --status; or "+j.remedy("proxy"))
+	case !j.toSidecar() && j.ProxyAnswer == setup.Nobody:
+		j.fault("proxy", fmt.Sprintf("its proxy is %s, where nothing listens; Shoal's is %v", p.ProxyAddr, j.SOCKS))
+	case !j.toSidecar():
+		j.leak("proxy", fmt.Sprintf("its proxy is at %s and not Shoal's, at %v", p.ProxyAddr, j.SOCKS))
+	case j.ProxyAnswer == setup.LoginMissing:
+		j.fault("login", "the sidecar asks for a password, and the client has none set")
+	case j.ProxyAnswer == setup.LoginRejected:
+		j.fault("login", "the sidecar refuses the password that is set in the client")
+	}
 }
 
-// carried says if what the BitTorrent part does goes through a SOCKS5 proxy.
+// outside reports whether the client's requests to trackers reach the internet
+// other than through Shoal.
+func (j *judge) outside() bool {
+	return !j.Profile.TrackersProxied || !j.toSidecar() && slices.ContainsFunc(j.all, func(f Finding) bool {
+		return f.Level == Leak && f.What == "proxy"
+	})
+}
+
+// toSidecar reports whether the client's proxy is at the sidecar's address.
+func (j *judge) toSidecar() bool {
+	at, ok := proxyAt(j.Profile)
+	return ok && at == j.SOCKS
+}
+
+// proxyAt returns the address of a client's proxy, if it is one.
+func proxyAt(p setup.Profile) (at netip.AddrPort, ok bool) {
+	at, err := netip.ParseAddrPort(strings.Replace(p.ProxyAddr, "localhost:", "127.0.0.1:", 1))
+	return at, err == nil
+}
+
+// carried reports whether what the BitTorrent part does goes through a SOCKS5 proxy.
 // libtorrent, which qBittorrent and Deluge are made of, then neither listens
 // nor looks around in its network.
 func (j *judge) carried() bool { return j.Profile.Proxy == "socks5" && j.Profile.PeersProxied }
@@ -146,7 +194,7 @@ func (j *judge) discovery() {
 	}
 }
 
-// has says if the client holds a socket with such a local port.
+// has reports whether the client holds a socket with such a local port.
 func (j *judge) has(port func(udp bool, port uint16) bool) bool {
 	for _, s := range j.Sockets {
 		if port(s.UDP, s.Local.Port()) {
@@ -212,8 +260,11 @@ func (j *judge) rest() {
 	if j.IPv6 && (p.TellsIPv6 || !j.carried()) {
 		j.leak("ipv6", "it tells its peers and trackers this computer's IPv6 address")
 	}
-	if p.ChecksHTTPS {
-		j.say(Note, "https", "it checks the certificates of HTTPS trackers: those fail unless it is told of Shoal's own authority; nothing gets out, and other trackers work", remedy(j.Client, "https"))
+	switch {
+	case p.ChecksHTTPS && (j.toSidecar() || j.OtherProxy):
+		j.say(Note, "https", "it checks the certificates of HTTPS trackers, so those fail with \"certificate verify failed\"; other trackers work", j.remedy("https"))
+	case !p.ChecksHTTPS && j.Client.SOCKS() && j.outside():
+		j.leak("unchecked", "it does not check the certificates of HTTPS trackers, and its proxy is not the sidecar: others on the way can pose as those trackers")
 	}
 	if !j.Running {
 		j.say(Note, "idle", "it does not run: only its settings were looked at", "")

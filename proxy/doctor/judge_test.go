@@ -15,7 +15,7 @@ var socks = netip.MustParseAddrPort("127.0.0.1:1080")
 // healthy is what a client that was set up looks like.
 func healthy(c setup.Client) Facts {
 	return Facts{
-		Client: c, Known: true, Running: true, Live: true, SOCKS: socks,
+		Client: c, Known: true, Running: true, Live: true, SOCKS: socks, ProxyAnswer: setup.Served, Run: "shoal run -- it",
 		Profile: setup.Profile{
 			Proxy: "socks5", ProxyAddr: socks.String(),
 			PeersProxied: true, TrackersProxied: true, NamesProxied: true, RSSProxied: true, OtherProxied: true,
@@ -65,21 +65,34 @@ func TestEachLeakIsNamed(t *testing.T) {
 		}, "leak:start unknown:settings"},
 		{"set up, with IPv6 here", qb, func(f *Facts) { f.IPv6 = true }, ""},
 		{"the sidecar's host by name", qb, func(f *Facts) { f.Profile.ProxyAddr = "localhost:1080" }, ""},
-		{"no proxy", qb, func(f *Facts) { f.Profile = setup.Profile{} }, "leak:peers"},
+		{"no proxy", qb, func(f *Facts) { f.Profile = setup.Profile{ChecksHTTPS: true} }, "leak:peers"},
 		{"as installed", qb, func(f *Facts) {
 			f.Profile = setup.Profile{DHT: true, DHTNames: true, LSD: true, UPnP: true, NATPMP: true, GeoIP: true, ChecksHTTPS: true, ControlPort: 8080}
 			f.IPv6 = true
 			f.Sockets = []proc.Socket{tcp("[::]:8080", ""), tcp("192.0.2.5:6881", ""), udp("0.0.0.0:6771"), udp("192.0.2.5:1900"), tcp("192.0.2.5:40000", "198.51.100.1:6881")}
-		}, "leak:direct leak:dns leak:geoip leak:ipv6 leak:listen leak:lsd leak:nat-pmp leak:peers leak:upnp note:control note:https"},
-		{"another proxy", qb, func(f *Facts) { f.Profile.ProxyAddr = "127.0.0.1:9050" }, "leak:proxy"},
-		{"a proxy by a name", qb, func(f *Facts) { f.Profile.ProxyAddr = "proxy.example:1080" }, "leak:proxy"},
+		}, "leak:direct leak:dns leak:geoip leak:ipv6 leak:listen leak:lsd leak:nat-pmp leak:peers leak:upnp note:control"},
+		{"another proxy", qb, func(f *Facts) { f.Profile.ProxyAddr = "127.0.0.1:9050" }, "leak:proxy leak:unchecked"},
+		{"a port where nothing listens", qb, func(f *Facts) { f.Profile.ProxyAddr, f.ProxyAnswer = "127.0.0.1:1081", setup.Nobody }, "fault:proxy"},
+		{"another sidecar", qb, func(f *Facts) { f.Profile.ProxyAddr, f.OtherProxy = "127.0.0.1:1090", true }, "unknown:proxy"},
+		{"no sidecar", qb, func(f *Facts) { f.ProxyAnswer = setup.Nobody }, ""}, // the sidecar's findings say so
+		{"no password", qb, func(f *Facts) { f.ProxyAnswer = setup.LoginMissing }, "fault:login"},
+		{"a wrong password", deluge, func(f *Facts) { f.ProxyAnswer = setup.LoginRejected }, "fault:login leak:start"},
+		{"::1 as the proxy's host", qb, func(f *Facts) { f.Profile.ProxyAddr = "[::1]:1080" }, "fault:proxy-host"},
+		{"SOCKS4 at the sidecar", qb, func(f *Facts) { f.Profile.Proxy = "socks4" }, "leak:lsd leak:nat-pmp leak:proxy leak:upnp"},
+		{"bound to an interface", qb, func(f *Facts) { f.Profile.Bound = "eth0" }, "fault:bound"},
+		{"bound to an interface inside shoal run", transmission, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{Bound: "192.0.2.5"} }, "fault:bound"},
+		{"bound to shoal run's own interface", qb, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{Bound: "shoal0"} }, ""},
+		{"no check of HTTPS trackers without the sidecar", qb, func(f *Facts) { f.Profile = setup.Profile{} }, "leak:peers leak:unchecked"},
+		{"aria2 outside shoal run", setup.Aria2, func(f *Facts) { f.Profile, f.Sockets = setup.Profile{}, []proc.Socket{tcp("0.0.0.0:6881", "")} }, "leak:listen leak:peers"},
+		{"rTorrent inside shoal run", setup.RTorrent, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{} }, ""},
+		{"a proxy by a name", qb, func(f *Facts) { f.Profile.ProxyAddr, f.Profile.ChecksHTTPS = "proxy.example:1080", true }, "leak:proxy"},
 		{"a proxy for HTTP", deluge, func(f *Facts) { f.Profile.Proxy = "http" }, "leak:lsd leak:nat-pmp leak:proxy leak:start leak:upnp"},
 		{"peers past the proxy", qb, func(f *Facts) { f.Profile.PeersProxied = false }, "leak:lsd leak:nat-pmp leak:peers leak:upnp"},
-		{"trackers past the proxy", deluge, func(f *Facts) { f.Profile.TrackersProxied = false }, "leak:start leak:trackers"},
+		{"trackers past the proxy", deluge, func(f *Facts) { f.Profile.TrackersProxied = false }, "leak:start leak:trackers leak:unchecked"},
 		{"names past the proxy", qb, func(f *Facts) { f.Profile.NamesProxied = false }, "leak:names"},
 		{"the DHT from names", qb, func(f *Facts) { f.Profile.DHT, f.Profile.DHTNames = true, true }, "leak:dns"},
 		{"the DHT from addresses", qb, func(f *Facts) { f.Profile.DHT = true }, ""},
-		{"the DHT past the proxy", qb, func(f *Facts) { f.Profile = setup.Profile{DHT: true} }, "leak:dht leak:peers"},
+		{"the DHT past the proxy", qb, func(f *Facts) { f.Profile = setup.Profile{DHT: true, ChecksHTTPS: true} }, "leak:dht leak:peers"},
 		{"LSD's port held all the same", qb, func(f *Facts) { f.Sockets = append(f.Sockets, udp("0.0.0.0:6771")) }, "leak:lsd"},
 		{"UPnP's port held all the same", qb, func(f *Facts) { f.Sockets = append(f.Sockets, udp("192.0.2.5:1900")) }, "leak:upnp"},
 		{"somebody in LSD's group", qb, func(f *Facts) { f.Groups = []netip.Addr{netip.MustParseAddr("239.192.152.143")} }, "note:lsd"},
@@ -112,29 +125,29 @@ func TestEachLeakIsNamed(t *testing.T) {
 			f.Profile = setup.Profile{DHT: true, DHTNames: true, TellsIPv6: true, ChecksHTTPS: true, ControlPort: 9091}
 			f.IPv6 = true
 			f.Sockets = []proc.Socket{tcp("0.0.0.0:9091", ""), tcp("0.0.0.0:51413", ""), udp("0.0.0.0:51413")}
-		}, "leak:dns leak:ipv6 leak:listen leak:peers note:control note:https"},
+		}, "leak:dns leak:ipv6 leak:listen leak:peers note:control"},
 		{"inside shoal run", transmission, func(f *Facts) {
 			f.Sandbox, f.Profile = true, setup.Profile{DHT: true, DHTNames: true, LSD: true, UPnP: true, TellsIPv6: true, ChecksHTTPS: true}
 			f.Sockets = []proc.Socket{tcp("0.0.0.0:51413", ""), tcp("10.64.0.2:40000", "198.18.0.1:6881")}
 		}, ""},
-		{"inside shoal run with a proxy", qb, func(f *Facts) { f.Sandbox = true }, "note:proxy"},
+		{"inside shoal run with a proxy", qb, func(f *Facts) { f.Sandbox = true }, "fault:proxy"},
 		{"inside shoal run with settings that can't be read", qb, func(f *Facts) { f.Sandbox, f.Known = true, false }, ""},
 	} {
 		f := healthy(c.client)
 		c.facts(&f)
 		all := Judge(f)
 		if got := found(all); got != c.want {
-			t.Errorf("%s, %s: got %q, want %q", c.client, c.name, got, c.want)
+			t.Errorf("%v, %s: got %q, want %q", c.client.Name(), c.name, got, c.want)
 		}
-		if clean := !strings.Contains(c.want, "leak:") && !strings.Contains(c.want, "unknown:"); Clean(all) != clean {
-			t.Errorf("%s, %s: clean is %v", c.client, c.name, !clean)
+		if clean := !strings.Contains(c.want, "leak:") && !strings.Contains(c.want, "fault:") && !strings.Contains(c.want, "unknown:"); Clean(all) != clean {
+			t.Errorf("%v, %s: clean is %v", c.client.Name(), c.name, !clean)
 		}
 		for i, f := range all {
-			if f.Says == "" || f.Level == Leak && f.Close == "" {
-				t.Errorf("%s, %s: %s says %q, and is closed by %q", c.client, c.name, f.What, f.Says, f.Close)
+			if f.Says == "" || f.Level >= Fault && f.Close == "" {
+				t.Errorf("%v, %s: %s says %q, and is closed by %q", c.client.Name(), c.name, f.What, f.Says, f.Close)
 			}
 			if i > 0 && f.Level > all[i-1].Level {
-				t.Errorf("%s, %s: %s comes after what is not as bad", c.client, c.name, f.What)
+				t.Errorf("%v, %s: %s comes after what is not as bad", c.client.Name(), c.name, f.What)
 			}
 		}
 	}
@@ -145,16 +158,51 @@ func TestTheSidecarIsJudged(t *testing.T) {
 		name    string
 		sidecar Sidecar
 		want    string
+		says    string // a part of it
 	}{
-		{"all is well", Sidecar{Answers: true, Page: true, Ready: true}, ""},
-		{"not ready", Sidecar{Answers: true, Page: true, Why: "too few relays"}, "note:sidecar"},
-		{"not there", Sidecar{}, "note:sidecar"},
-		{"not there, another's page", Sidecar{Page: true, Ready: true}, "note:sidecar"},
-		{"another program's proxy", Sidecar{Answers: true}, "unknown:sidecar"},
+		{"all is well", Sidecar{Answer: setup.Served, Page: true, Ready: true}, "", ""},
+		{"with a password", Sidecar{Answer: setup.LoginMissing, Page: true, Ready: true}, "", ""},
+		{"not ready", Sidecar{Answer: setup.Served, Page: true, Why: "too few relays"}, "fault:sidecar", "too few relays"},
+		{"not there", Sidecar{Answer: setup.Nobody}, "fault:sidecar", "shoal proxy --network"},
+		{"not there, but elsewhere", Sidecar{Answer: setup.Nobody, Others: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1090")}}, "fault:sidecar", "127.0.0.1:1090"},
+		{"not there, another's page", Sidecar{Answer: setup.Nobody, Page: true, Ready: true}, "fault:sidecar", "nothing listens"},
+		{"mute", Sidecar{Answer: setup.Silence}, "fault:sidecar", "does not answer"},
+		{"a web server", Sidecar{Answer: setup.Foreign, Holder: "nginx (pid 7)"}, "fault:sidecar", "nginx (pid 7)"},
+		{"another program's proxy", Sidecar{Answer: setup.Served, Holder: "tor (pid 7)"}, "unknown:sidecar", "tor (pid 7)"},
 	} {
 		c.sidecar.SOCKS = socks
-		if got := found(JudgeSidecar(c.sidecar)); got != c.want {
+		all := JudgeSidecar(c.sidecar)
+		if got := found(all); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+		for _, f := range all {
+			if !strings.Contains(f.Says+f.Close, c.says) {
+				t.Errorf("%s: %q, %q, want %q in it", c.name, f.Says, f.Close, c.says)
+			}
+		}
+	}
+}
+
+func TestClientsThatShareASidecarAreNamed(t *testing.T) {
+	for _, c := range []struct {
+		users []User
+		want  string
+	}{
+		{nil, ""},
+		{[]User{{"qBittorrent, pid 7", ""}}, ""},
+		{[]User{{"qBittorrent, pid 7", "a"}, {"Deluge, pid 8", "b"}}, ""},
+		{[]User{{"qBittorrent, pid 7", ""}, {"Deluge, pid 8", "b"}}, ""},
+		{[]User{{"qBittorrent, pid 7", ""}, {"Deluge, pid 8", ""}}, "note:shared"},
+		{[]User{{"qBittorrent, pid 7", "a"}, {"Deluge, pid 8", "a"}, {"qBittorrent, pid 9", ""}}, "fault:shared"},
+	} {
+		all := JudgeUsers(socks, c.users)
+		if got := found(all); got != c.want {
+			t.Errorf("%v: got %q, want %q", c.users, got, c.want)
+		}
+		for _, f := range all {
+			if !strings.Contains(f.Says, "pid 7") || !strings.Contains(f.Says, "pid 8") {
+				t.Errorf("%v: %q", c.users, f.Says)
+			}
 		}
 	}
 }

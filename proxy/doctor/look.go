@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/shoal-p2p/shoal/proxy/proc"
@@ -29,7 +29,7 @@ type Config struct {
 
 // Patient is a client with what is to say of it.
 type Patient struct {
-	Client   setup.Client
+	setup.Instance
 	Findings []Finding
 }
 
@@ -37,29 +37,27 @@ type Patient struct {
 type Report struct {
 	Patients []Patient
 	Sidecar  []Finding
+	Looked   bool // at the sidecar at all
 }
 
-// Clean says if there is nothing to close.
+// Clean reports whether there is nothing to do.
 func (r Report) Clean() bool {
-	return Clean(r.Sidecar) && !slices.ContainsFunc(r.Patients, func(p Patient) bool { return !Clean(p.Findings) })
+	return len(r.Patients) > 0 && Clean(r.Sidecar) && !slices.ContainsFunc(r.Patients, func(p Patient) bool { return !Clean(p.Findings) })
 }
 
-// Leaks returns how many there are.
-func (r Report) Leaks() (n int) {
+// Count returns how many findings of a level there are.
+func (r Report) Count(l Level) (n int) {
 	all := r.Sidecar
 	for _, p := range r.Patients {
 		all = slices.Concat(all, p.Findings)
 	}
 	for _, f := range all {
-		if f.Level == Leak {
+		if f.Level == l {
 			n++
 		}
 	}
 	return n
 }
-
-// ErrNobody means that no client runs and none was named.
-var ErrNobody = errors.New("doctor: no torrent client that Shoal knows runs here: name one with --client to have its settings looked at")
 
 // Look looks at the clients and the sidecar.
 func Look(ctx context.Context, c Config) (Report, error) {
@@ -68,16 +66,21 @@ func Look(ctx context.Context, c Config) (Report, error) {
 	if err != nil {
 		return r, err
 	}
+	others := otherSidecars(c.SOCKS)
 	sandboxed := 0
+	var users []User
 	for _, i := range all {
-		f := look(ctx, i, c.SOCKS)
+		f := look(ctx, i, c.SOCKS, others)
 		if f.Sandbox {
 			sandboxed++
+		} else if at, ok := proxyAt(f.Profile); ok && at == c.SOCKS && f.Running {
+			users = append(users, User{fmt.Sprintf("%s, pid %d", i.Client.Title(), i.Process.PID), f.Profile.ProxyUser})
 		}
-		r.Patients = append(r.Patients, Patient{i.Client, Judge(f)})
+		r.Patients = append(r.Patients, Patient{i, Judge(f)})
 	}
-	if sandboxed < len(all) { // shoal run is a sidecar of its own
-		r.Sidecar = JudgeSidecar(sidecar(ctx, c))
+	if sandboxed < len(all) || len(all) == 0 { // shoal run is a sidecar of its own
+		r.Looked = true
+		r.Sidecar = append(JudgeSidecar(sidecar(ctx, c, others)), JudgeUsers(c.SOCKS, users)...)
 	}
 	return r, nil
 }
@@ -93,25 +96,50 @@ func clients(c Config) ([]setup.Instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("doctor: which programs run here: %w", err)
 	}
-	for _, name := range c.Clients {
-		if slices.ContainsFunc(all, func(i setup.Instance) bool { return i.Client == name }) {
+	for _, named := range c.Clients {
+		if slices.ContainsFunc(all, func(i setup.Instance) bool { return i.Client == named }) {
 			continue
 		}
-		i, err := setup.Find(name, setup.Access{})
+		i, err := setup.Find(named, setup.Access{})
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, i)
 	}
-	if len(all) == 0 {
-		return nil, ErrNobody
-	}
 	return all, nil
 }
 
+// otherSidecars returns where the sidecars on this computer listen, without the
+// one at socks: their SOCKS proxies and their status pages.
+func otherSidecars(socks netip.AddrPort) (all []netip.AddrPort) {
+	for _, s := range setup.Sidecars() {
+		if !slices.Contains(s.Listens, socks) {
+			all = append(all, s.Listens...)
+		}
+	}
+	return all
+}
+
+// proxies returns those addresses at which SOCKS5 is spoken. A status page says
+// nothing to a greeting of SOCKS5 until it runs out of patience.
+func proxies(ctx context.Context, at []netip.AddrPort) (all []netip.AddrPort) {
+	speaks := make([]bool, len(at))
+	var wg sync.WaitGroup
+	for i, a := range at {
+		wg.Go(func() { speaks[i] = setup.Knock(ctx, a, "", "").SOCKS5() })
+	}
+	wg.Wait()
+	for i, a := range at {
+		if speaks[i] {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
 // look collects the facts about one client.
-func look(ctx context.Context, i setup.Instance, socks netip.AddrPort) Facts {
-	f := Facts{Client: i.Client, SOCKS: socks, Running: i.Process != nil, Sight: Nothing}
+func look(ctx context.Context, i setup.Instance, socks netip.AddrPort, others []netip.AddrPort) Facts {
+	f := Facts{Client: i.Client, SOCKS: socks, Running: i.Process != nil, Sight: Nothing, Run: i.RunCommand()}
 	var err error
 	f.Profile, f.Live, err = i.Read(ctx)
 	f.Known = err == nil
@@ -128,13 +156,18 @@ func look(ctx context.Context, i setup.Instance, socks netip.AddrPort) Facts {
 		}
 	}
 	f.Groups, f.IPv6 = where.Groups(), where.IPv6()
+	// A password goes where the client itself sends it, and only on this computer.
+	if at, ok := proxyAt(f.Profile); ok && !f.Sandbox && f.Profile.Proxy == "socks5" && (at == socks || at.Addr().IsLoopback()) {
+		f.ProxyAnswer = setup.Knock(ctx, at, f.Profile.ProxyUser, f.Profile.ProxyPassword)
+		f.OtherProxy = slices.Contains(others, at) && f.ProxyAnswer.SOCKS5()
+	}
 	return f
 }
 
 // The interfaces of a network that shoal run made: there are no others.
 var sandbox = []string{"lo", "shoal0", "shoal1"}
 
-// inSandbox says if a process is in a network that shoal run made.
+// inSandbox reports whether a process is in a network that shoal run made.
 func inSandbox(p proc.Process) bool {
 	if p.SameNetwork() {
 		return false
@@ -149,34 +182,20 @@ const (
 	maxWhy         = 300     // characters of it that are shown
 )
 
-// sidecar collects the facts about the sidecar.
-func sidecar(ctx context.Context, c Config) Sidecar {
+// sidecar collects the facts about the sidecar. Others are where further ones
+// listen.
+func sidecar(ctx context.Context, c Config, others []netip.AddrPort) Sidecar {
 	ctx, cancel := context.WithTimeout(ctx, sidecarTimeout)
 	defer cancel()
-	s := Sidecar{SOCKS: c.SOCKS, Answers: speaksSOCKS(ctx, c.SOCKS)}
-	st, err := readStatus(ctx, c.Status)
-	if err != nil {
-		return s
+	s := Sidecar{SOCKS: c.SOCKS, Answer: setup.Knock(ctx, c.SOCKS, "", "")}
+	if st, err := readStatus(ctx, c.Status); err == nil {
+		s.Page, s.Ready, s.Why, s.Advice = true, st.Ready, plain(st.Why), plain(st.Advice)
 	}
-	s.Page, s.Ready, s.Why = true, st.Ready, plain(st.Why)
+	if !s.Answer.SOCKS5() || !s.Page {
+		s.Holder = setup.Holder(c.SOCKS)
+		s.Others = proxies(ctx, others)
+	}
 	return s
-}
-
-// speaksSOCKS says if SOCKS5 is spoken at an address. It asks for nothing.
-func speaksSOCKS(ctx context.Context, at netip.AddrPort) bool {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	// Version 5 with two ways to log in: none, and by password.
-	if _, err := conn.Write([]byte{5, 2, 0, 2}); err != nil {
-		return false
-	}
-	var answer [2]byte
-	_, err = io.ReadFull(conn, answer[:])
-	return err == nil && answer[0] == 5
 }
 
 func readStatus(ctx context.Context, url string) (st status.Status, err error) {

@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/shoal-p2p/shoal/proxy/setup"
 	"github.com/shoal-p2p/shoal/proxy/status"
 )
 
@@ -59,22 +61,22 @@ func TestTheSidecarIsLookedAt(t *testing.T) {
 		page   any
 		want   Sidecar
 	}{
-		{"ready", "\x05\x00", ready, Sidecar{Answers: true, Page: true, Ready: true}},
-		{"ready, with a password", "\x05\x02", ready, Sidecar{Answers: true, Page: true, Ready: true}},
-		{"not ready", "\x05\x00", notReady, Sidecar{Answers: true, Page: true, Why: "too few relays [2J"}},
-		{"a page of another program", "\x05\x00", map[string]any{"ready": true}, Sidecar{Answers: true}},
-		{"no JSON", "\x05\x00", "ready", Sidecar{Answers: true}},
-		{"no SOCKS", "HTTP/1.1 400", ready, Sidecar{Page: true, Ready: true}},
-		{"hangs up", "", ready, Sidecar{Page: true, Ready: true}},
+		{"ready", "\x05\x00", ready, Sidecar{Answer: setup.Served, Page: true, Ready: true}},
+		{"ready, with a password", "\x05\xff", ready, Sidecar{Answer: setup.LoginMissing, Page: true, Ready: true}},
+		{"not ready", "\x05\x00", notReady, Sidecar{Answer: setup.Served, Page: true, Why: "too few relays [2J"}},
+		{"a page of another program", "\x05\x00", map[string]any{"ready": true}, Sidecar{Answer: setup.Served}},
+		{"no JSON", "\x05\x00", "ready", Sidecar{Answer: setup.Served}},
+		{"no SOCKS", "HTTP/1.1 400", ready, Sidecar{Answer: setup.Foreign, Page: true, Ready: true}},
+		{"hangs up", "", ready, Sidecar{Answer: setup.Foreign, Page: true, Ready: true}},
 	} {
 		c.want.SOCKS = proxy(t, c.answer)
-		if got := sidecar(t.Context(), Config{SOCKS: c.want.SOCKS, Status: page(t, c.page)}); got != c.want {
+		if got := sidecar(t.Context(), Config{SOCKS: c.want.SOCKS, Status: page(t, c.page)}, nil); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
 		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := sidecar(ctx, Config{SOCKS: socks, Status: "http://127.0.0.1:1"}); got != (Sidecar{SOCKS: socks}) {
+	if got := sidecar(ctx, Config{SOCKS: socks, Status: "http://127.0.0.1:1"}, nil); !reflect.DeepEqual(got, Sidecar{SOCKS: socks}) {
 		t.Errorf("nobody there: %+v", got)
 	}
 }

@@ -2,16 +2,14 @@ package setup
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
-// maxFile bounds a file of settings, bytes; real ones have a few thousand.
+// maxFile bounds a file of settings, in bytes; real ones have a few thousand.
 const maxFile = 1 << 20
 
 func readFile(name string) ([]byte, error) {
@@ -27,62 +25,10 @@ func readFile(name string) ([]byte, error) {
 	return b, err
 }
 
-// parseFile reads a client's settings file.
-func parseFile(c Client, b []byte) (settings, error) {
-	if c != QBittorrent {
-		return object(b).all()
-	}
-	s := make(settings)
-	group := ""
-	for l := range bytes.Lines(b) {
-		l = bytes.TrimSpace(l)
-		switch {
-		case len(l) == 0 || l[0] == ';' || l[0] == '#':
-		case l[0] == '[':
-			group = string(bytes.Trim(l, "[]"))
-		default:
-			if k, v, ok := bytes.Cut(l, []byte("=")); ok {
-				name := group + "/" + strings.ReplaceAll(string(bytes.TrimSpace(k)), `\`, "/")
-				s[name] = iniValue(string(bytes.TrimSpace(v)))
-			}
-		}
-	}
-	return s, nil
-}
+var errMeanwhile = errors.New("setup: the client's settings file has changed since it was read: run this again")
 
-// raw returns how a setting is written in a client's file.
-func raw(c Client, b []byte, name string) (text string, ok bool) {
-	if c == QBittorrent {
-		return ini(b).get(name)
-	}
-	return object(b).get(name)
-}
-
-// write returns b with a setting written so; not ok: without it.
-func write(c Client, b []byte, name, text string, ok bool) ([]byte, error) {
-	switch {
-	case c == QBittorrent && ok:
-		return ini(b).set(name, text), nil
-	case c == QBittorrent:
-		return ini(b).unset(name), nil
-	case ok:
-		return object(b).set(name, text)
-	}
-	return object(b).unset(name)
-}
-
-// asText returns how a value is written in a client's file.
-func asText(c Client, v json.RawMessage) (string, error) {
-	if c == QBittorrent {
-		return iniText(v)
-	}
-	return string(v), nil
-}
-
-var errMeanwhile = errors.New("setup: the client's settings have changed meanwhile: try again")
-
-// replace puts new bytes in a file's place if it still holds the old ones: at
-// once, with its mode and owner, behind a symbolic link if it is one.
+// replace puts new bytes in a file's place if it still holds the old ones. The
+// change is atomic and keeps mode and owner. A symbolic link stays one.
 func replace(file string, old, new []byte) error {
 	file, err := filepath.EvalSymlinks(file)
 	if err != nil {

@@ -9,13 +9,41 @@ import (
 	"strings"
 )
 
-// An ini is a file as Qt writes it, and qBittorrent with it:
+// iniFormat is a file as Qt writes it, and qBittorrent with it:
 //
 //	[Section]
 //	Name\Sub=value
 //
-// whose keys are called Section/Name/Sub here. Editing leaves every byte alone
-// that is not the key's own.
+// Its keys are called Section/Name/Sub here.
+type iniFormat struct{}
+
+func (iniFormat) parse(file []byte) (settings, error) {
+	s := make(settings)
+	group := ""
+	for l := range bytes.Lines(file) {
+		l = bytes.TrimSpace(l)
+		switch {
+		case len(l) == 0 || l[0] == ';' || l[0] == '#':
+		case l[0] == '[':
+			group = string(bytes.Trim(l, "[]"))
+		default:
+			if k, v, ok := bytes.Cut(l, []byte("=")); ok {
+				name := group + "/" + strings.ReplaceAll(string(bytes.TrimSpace(k)), `\`, "/")
+				s[name] = iniValue(string(bytes.TrimSpace(v)))
+			}
+		}
+	}
+	return s, nil
+}
+
+func (iniFormat) get(file []byte, name string) (string, bool) { return ini(file).get(name) }
+func (iniFormat) set(file []byte, name, text string) ([]byte, error) {
+	return ini(file).set(name, text), nil
+}
+func (iniFormat) unset(file []byte, name string) ([]byte, error) { return ini(file).unset(name), nil }
+func (iniFormat) text(v json.RawMessage) (string, error)         { return iniText(v) }
+func (iniFormat) value(text string) json.RawMessage              { return iniValue(text) }
+
 type ini []byte
 
 // line is where a key is: b[start:end] with its end of line, value in between.

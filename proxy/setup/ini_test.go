@@ -79,7 +79,7 @@ func FuzzIni(f *testing.F) {
 				}
 			}
 		}
-		s, err := parseFile(QBittorrent, b)
+		s, err := iniFormat{}.parse(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestValuesAreWrittenAsQtReadsThem(t *testing.T) {
 
 func TestAFileReadWholeSaysWhatItsLinesSay(t *testing.T) {
 	for name, text := range sections(t, "qbittorrent.txt") {
-		s, err := parseFile(QBittorrent, []byte(text))
+		s, err := iniFormat{}.parse([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,9 +9,20 @@ import (
 	"strings"
 )
 
-// An object is a file of one or more JSON objects, the last of which holds
-// settings; Deluge's first one holds versions. Editing leaves every byte alone
-// that is not the key's own. Keys with a dot are inside an object.
+// objectFormat is a file of one or more JSON objects, the last of which holds
+// settings; Deluge's first one holds versions. Keys with a dot are inside an
+// object.
+type objectFormat struct{}
+
+func (objectFormat) parse(file []byte) (settings, error)         { return object(file).all() }
+func (objectFormat) get(file []byte, name string) (string, bool) { return object(file).get(name) }
+func (objectFormat) set(file []byte, name, text string) ([]byte, error) {
+	return object(file).set(name, text)
+}
+func (objectFormat) unset(file []byte, name string) ([]byte, error) { return object(file).unset(name) }
+func (objectFormat) text(v json.RawMessage) (string, error)         { return string(v), nil }
+func (objectFormat) value(text string) json.RawMessage              { return json.RawMessage(text) }
+
 type object []byte
 
 // span is where something is in a file.

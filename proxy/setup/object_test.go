@@ -94,9 +94,9 @@ func FuzzObject(f *testing.F) {
 			t.Fatal(err)
 		}
 		delugeProfile(s)
-		transmissionProfile(s)
+		transmissionProfile(seen{file: s})
 		transmissionURL(s)
-		for _, c := range append(delugeChanges(s, want), transmissionChanges(s)...) {
+		for _, c := range append(delugeChanges(s, want), transmissionChanges(seen{file: s}, want)...) {
 			if !json.Valid(c.New) {
 				t.Errorf("%s: %s", c.Name, c.New)
 			}

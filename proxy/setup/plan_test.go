@@ -115,12 +115,13 @@ func TestUndoLeavesAloneWhatTheClientHasWrittenSince(t *testing.T) {
 	for c, text := range files(t) {
 		i, state := closed(t, c, text), t.TempDir()
 		apply(t, i, want, state)
-		was, _ := raw(c, []byte(text), "dht")
+		f := c.(configurable).format()
+		was, _ := f.get([]byte(text), "dht")
 		name, since := "max_upload_speed", "7.5"
 		if c == QBittorrent {
 			name, since = "BitTorrent/Session/Port", "1234"
 		}
-		b, err := write(c, []byte(content(t, i.File)), name, since, true)
+		b, err := f.set([]byte(content(t, i.File)), name, since)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -129,17 +130,17 @@ func TestUndoLeavesAloneWhatTheClientHasWrittenSince(t *testing.T) {
 		}
 		undo(t, i, state)
 		now := []byte(content(t, i.File))
-		if got, _ := raw(c, now, name); got != since {
+		if got, _ := f.get(now, name); got != since {
 			t.Errorf("%s: what was written since is %q", c, got)
 		}
-		if got, _ := raw(c, now, "dht"); got != was {
+		if got, _ := f.get(now, "dht"); got != was {
 			t.Errorf("%s: dht is %q, want %q", c, got, was)
 		}
-		old, err := parseFile(c, []byte(text))
+		old, err := f.parse([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := parseFile(c, now)
+		back, err := f.parse(now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,7 +325,7 @@ func TestAQBittorrentWithAPasswordWantsIt(t *testing.T) {
 	i := running(t, QBittorrent, server.URL)
 	for _, a := range []Access{{URL: server.URL}, {URL: server.URL, User: "admin", Password: "wrong"}} {
 		i.access = a
-		if _, err := NewPlan(t.Context(), i, want, t.TempDir()); !errors.Is(err, errLogin) {
+		if _, err := NewPlan(t.Context(), i, want, t.TempDir()); !errors.Is(err, ErrLogin) {
 			t.Errorf("%+v: %v", a, err)
 		}
 	}
@@ -374,7 +375,7 @@ func TestATransmissionThatRunsIsToldAndUndone(t *testing.T) {
 	}))
 	defer server.Close()
 	i, state := running(t, Transmission, server.URL), t.TempDir()
-	if _, err := NewPlan(t.Context(), i, want, state); !errors.Is(err, errLogin) {
+	if _, err := NewPlan(t.Context(), i, want, state); !errors.Is(err, ErrLogin) {
 		t.Errorf("without a password: %v", err)
 	}
 	i.access.User, i.access.Password = "me", "secret"

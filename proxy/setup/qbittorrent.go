@@ -3,11 +3,124 @@ package setup
 import (
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"github.com/shoal-p2p/shoal/proxy/dht"
 )
+
+// QBittorrent is qBittorrent, with or without its window.
+var QBittorrent = register(qBittorrent{})
+
+type qBittorrent struct{}
+
+func (qBittorrent) Name() string       { return "qbittorrent" }
+func (qBittorrent) Title() string      { return "qBittorrent" }
+func (qBittorrent) SOCKS() bool        { return true }
+func (qBittorrent) Start() string      { return "" }
+func (qBittorrent) Command() string    { return "qbittorrent" }
+func (qBittorrent) programs() []string { return []string{"qbittorrent-nox", "qbittorrent"} }
+func (qBittorrent) format() format     { return iniFormat{} }
+
+func (qBittorrent) Remedy(finding string) string {
+	const proxy = "Options › Connection › Proxy Server: "
+	return map[string]string{
+		"proxy":       proxy + "SOCKS5 and the sidecar's address",
+		"proxy-host":  proxy + "host 127.0.0.1",
+		"login":       proxy + "Authentication, with the sidecar's password and any user name",
+		"bound":       "Advanced: Network interface Any interface, and Optional IP address to bind to All addresses",
+		"peers":       proxy + "SOCKS5 and the sidecar's address, with Use proxy for peer connections",
+		"trackers":    proxy + "Use proxy for BitTorrent purposes",
+		"names":       proxy + "Use proxy for hostname lookups",
+		"dns":         "Options › BitTorrent: Enable DHT off (from 4.6 on, shoal setup qbittorrent --keep-dht can leave it on)",
+		"dht":         proxy + "Use proxy for peer connections",
+		"lsd":         "Options › BitTorrent: Enable Local Peer Discovery off, and the proxy for peer connections on",
+		"upnp":        "Options › Connection: Use UPnP / NAT-PMP off",
+		"nat-pmp":     "Options › Connection: Use UPnP / NAT-PMP off",
+		"geoip":       proxy + "Use proxy only for torrents off (from 4.6 on: Use proxy for general purposes on); or Advanced › Resolve peer countries off",
+		"rss":         proxy + "Use proxy only for torrents off (from 4.6 on: Use proxy for RSS purposes on); or Options › RSS: Enable fetching RSS feeds off",
+		"reverse-dns": "Advanced › Resolve peer host names off",
+		"listen":      proxy + "Use proxy for peer connections",
+		"direct":      proxy + "Use proxy for peer connections",
+		"ipv6":        proxy + "Use proxy for peer connections",
+		"https":       "Advanced › Validate HTTPS tracker certificates off, while the sidecar is its proxy",
+		"unchecked":   "Advanced › Validate HTTPS tracker certificates on",
+		"settings":    "run doctor as the user it runs as, or turn on Options › Web UI and give --login",
+	}[finding]
+}
+
+func (qBittorrent) file(program string, args []string, env func(string) string, in places) string {
+	name := "qBittorrent"
+	if n := first(option(args, "--configuration", ""), env("QBT_CONFIGURATION_NAME")); n != "" {
+		name += "_" + n
+	}
+	if dir := first(option(args, "--profile", ""), env("QBT_PROFILE")); dir != "" {
+		return filepath.Join(dir, name, "config", qbFile(in))
+	}
+	return filepath.Join(in.config, name, qbFile(in))
+}
+
+func (qBittorrent) candidates(in places) (own, service []string) {
+	own = []string{filepath.Join(in.config, "qBittorrent", qbFile(in))}
+	return append(own, in.flatpak("org.qbittorrent.qBittorrent", "qBittorrent", qbFile(in))...), nil
+}
+
+func qbFile(in places) string {
+	if in.os == "windows" || in.os == "darwin" {
+		return "qBittorrent.ini"
+	}
+	return "qBittorrent.conf"
+}
+
+func (qBittorrent) address(i Instance, file settings) string { return qbURL(file) }
+
+func (qBittorrent) open(at string, i Instance) (api, error) {
+	return &qbAPI{base: strings.TrimRight(at, "/"), user: i.access.User, password: i.access.Password, http: newHTTP(at)}, nil
+}
+
+func (qBittorrent) changes(s seen, w Want) []Change {
+	if s.api != nil {
+		return qbChangesAPI(s.api, w)
+	}
+	return qbChangesFile(s.file, w)
+}
+
+func (qBittorrent) fileNames(name string, file settings) []string {
+	if all := qbFileNames(name, file); all != nil {
+		return all
+	}
+	return []string{name} // it is the file's own
+}
+
+func (qBittorrent) profile(s seen) Profile {
+	if s.api == nil {
+		return qbProfile(qbAsAPI(s.file), s.file)
+	}
+	return qbProfile(s.api, s.file)
+}
+
+func (c qBittorrent) notes(s seen, w Want) []string {
+	p := c.profile(s)
+	all := []string{dhtOff}
+	switch {
+	case !w.KeepDHT:
+	case !p.DHT:
+		all = nil
+	case s.now().has("dht_bootstrap_nodes") || s.file.new():
+		all = []string{"The DHT stays on, and starts from addresses that only Shoal answers at."}
+	default:
+		all = []string{dhtOn}
+	}
+	all = append(all, boundNotes(p, w)...)
+	switch {
+	case !p.ChecksHTTPS || w.dropsHTTPS():
+		return append(all, "It does not check the certificates of HTTPS trackers, which the sidecar on this computer answers itself. Use --undo before you use it without the sidecar; --keep-https-check leaves the check on, and HTTPS trackers fail.")
+	case w.KeepHTTPS:
+		return append(all, httpsFails)
+	}
+	return append(all, httpsFails+" The check stays on because the sidecar is not on this computer.")
+}
 
 // qBittorrent's settings have two sets of names, those of its web API and those
 // of its file, and both have changed: since 4.6 the kind of proxy is a word,
@@ -29,6 +142,7 @@ var (
 		"resolve_peer_countries":             "Preferences/Connection/ResolvePeerCountries",
 		"rss_processing_enabled":             "RSS/Session/EnableProcessing",
 		"validate_https_tracker_certificate": "BitTorrent/Session/ValidateHTTPSTrackerCertificate",
+		"current_interface_address":          "BitTorrent/Session/InterfaceAddress",
 	}
 	qbNamesOld = map[string]string{ // up to 4.5
 		"proxy_hostname_lookup": "BitTorrent/Session/ProxyHostnameLookup",
@@ -50,9 +164,17 @@ const (
 	qbGeoIPVersion = 10 // below it the table of countries is fetched by default
 )
 
-// qbFileNames returns the names that a setting of the API has in a file, of
-// old ones, new ones, or both where the file does not say which it has.
+// qbInterface is the network interface in the API, and in the file by two names.
+const qbInterface = "current_network_interface"
+
+var qbInterfaces = []string{"BitTorrent/Session/Interface", "BitTorrent/Session/InterfaceName"}
+
+// qbFileNames returns the names that a setting of the API has in a file: old
+// ones, new ones, or both where the file does not say which it has.
 func qbFileNames(api string, s settings) []string {
+	if api == qbInterface {
+		return qbInterfaces
+	}
 	if n, ok := qbNames[api]; ok {
 		return []string{n}
 	}
@@ -68,7 +190,7 @@ func qbFileNames(api string, s settings) []string {
 }
 
 // The kinds of proxy, as numbers of the API up to 4.5 and as words.
-var qbProxies = []string{"None", "HTTP", "SOCKS5", "HTTP_PW", "SOCKS5_PW", "SOCKS4"}
+var qbProxies = numbered("proxy_type", []string{"None", "HTTP", "SOCKS5", "HTTP_PW", "SOCKS5_PW", "SOCKS4"})
 
 const (
 	qbSOCKS5         = 2
@@ -85,9 +207,9 @@ func qbNodes() string {
 	return strings.Join(all, ", ")
 }
 
-// qbWishes returns what qBittorrent should have, by the names of the API. What
-// it has not heard of in this version is left out later.
-func qbWishes(w Want) []wish {
+// qbWishes returns what qBittorrent should have, by the names of the API, when p
+// is what it has. The caller leaves out what this version doesn't know.
+func qbWishes(p Profile, w Want) []wish {
 	all := []wish{
 		{"proxy_type", qbSOCKS5},
 		{"proxy_ip", w.SOCKS.Addr().String()},
@@ -106,6 +228,12 @@ func qbWishes(w Want) []wish {
 		wish{"proxy_rss", true},
 		wish{"proxy_misc", true},
 	)
+	if w.dropsHTTPS() {
+		all = append(all, wish{"validate_https_tracker_certificate", false})
+	}
+	if p.Bound != "" && !w.KeepBound {
+		all = append(all, wish{qbInterface, ""}, wish{"current_interface_address", ""})
+	}
 	if !w.KeepDHT {
 		return append(all, wish{"dht", false})
 	}
@@ -116,7 +244,7 @@ func qbWishes(w Want) []wish {
 func qbChangesAPI(s settings, w Want) []Change {
 	_, number := qbProxyKind(s["proxy_type"])
 	var known []wish
-	for _, x := range qbWishes(w) {
+	for _, x := range qbWishes(qbProfile(s, nil), w) {
 		_, shown := s[x.name]
 		switch {
 		case x.name == "proxy_type" && !number:
@@ -138,7 +266,7 @@ func qbChangesFile(s settings, w Want) []Change {
 	_, number := qbProxyKind(s[qbNames["proxy_type"]])
 	number = number || version > 0 && version < qbWordVersion
 	var known []wish
-	for _, x := range qbWishes(w) {
+	for _, x := range qbWishes(qbProfile(qbAsAPI(s), s), w) {
 		switch {
 		case x.name == "proxy_type" && number: // up to 4.3; newer ones make words of it
 		case x.name == "proxy_type" && old && w.User != "":
@@ -149,7 +277,9 @@ func qbChangesFile(s settings, w Want) []Change {
 			continue
 		}
 		for _, name := range qbFileNames(x.name, s) {
-			known = append(known, wish{name, x.value})
+			if x.value != "" || s.has(name) { // what is not set is empty
+				known = append(known, wish{name, x.value})
+			}
 		}
 	}
 	return s.changes(known)
@@ -178,10 +308,13 @@ func qbAsAPI(file settings) settings {
 			}
 		}
 	}
+	if v, ok := file[qbInterfaces[0]]; ok {
+		s[qbInterface] = v
+	}
 	return s
 }
 
-// qbProfile says what the API's settings mean; what is not in them has
+// qbProfile returns what the API's settings mean; what is not in them has
 // qBittorrent's default. The file's, which may be nil, say what the API doesn't.
 func qbProfile(s, file settings) Profile {
 	kind, _ := qbProxyKind(s["proxy_type"])
@@ -200,6 +333,7 @@ func qbProfile(s, file settings) Profile {
 		ReverseDNS:  file.is("Preferences/Connection/ResolvePeerHostNames", false),
 		ChecksHTTPS: s.is("validate_https_tracker_certificate", true),
 		ControlPort: qbWebPort(file),
+		Bound:       bound(s.text(qbInterface), s.text("current_interface_address")),
 	}
 	if n := s.number("web_ui_port"); n != 0 {
 		p.ControlPort = n
@@ -207,6 +341,9 @@ func qbProfile(s, file settings) Profile {
 	p.proxied(strings.ToLower(kind), s.text("proxy_ip"), s.number("proxy_port"))
 	if kind == "" {
 		return p
+	}
+	if word, _ := qbProxyKind(s["proxy_type"]); strings.HasSuffix(word, "_PW") || s.is("proxy_auth_enabled", false) {
+		p.ProxyUser, p.ProxyPassword = s.text("proxy_username"), s.text("proxy_password")
 	}
 	// Both switches default to what they are where they don't exist.
 	torrents := s.is("proxy_bittorrent", !file.new())
@@ -219,11 +356,11 @@ func qbProfile(s, file settings) Profile {
 	return p
 }
 
-// new says if a file is of 4.6 or later, where a missing switch is off.
+// new reports whether a file is of 4.6 or later, where a missing switch is off.
 func (s settings) new() bool { return s.number(qbVersion) >= qbNewVersion }
 
-// qbStartsFromNames says if any of the DHT's first nodes is no address. Without
-// a list qBittorrent has one of its own, of names.
+// qbStartsFromNames reports whether any of the DHT's first nodes is a name.
+// Without a list qBittorrent has one of its own, of names.
 func qbStartsFromNames(nodes string) bool {
 	if strings.TrimSpace(nodes) == "" {
 		return true
@@ -236,7 +373,8 @@ func qbStartsFromNames(nodes string) bool {
 	return false
 }
 
-// The web interface's settings had Preferences before them until 5.2.
+// qbWeb returns a setting of the Web UI. Until 5.2 their names begin with
+// Preferences.
 func qbWeb(file settings, name string) string {
 	for _, prefix := range []string{"WebUI/", "Preferences/WebUI/"} {
 		if file.has(prefix + name) {
@@ -246,9 +384,9 @@ func qbWeb(file settings, name string) string {
 	return ""
 }
 
-// qbWebPort returns the port of the web interface, 0 when there is none. A file
-// that does not say is qbittorrent-nox's, which has it on, or that of a window,
-// which has not: whether it listens is looked at before it is told anything.
+// qbWebPort returns the port of the Web UI, 0 when there is none. If the setting
+// is absent we can't tell: qbittorrent-nox enables the Web UI by default, the GUI
+// does not. The caller checks that something listens.
 func qbWebPort(file settings) int {
 	if qbWeb(file, "Enabled") == "false" {
 		return 0
@@ -259,7 +397,7 @@ func qbWebPort(file settings) int {
 	return 8080
 }
 
-// qbURL returns where the web interface is, "" when there is none.
+// qbURL returns where the Web UI is, "" when there is none.
 func qbURL(file settings) string {
 	port := qbWebPort(file)
 	if port == 0 {

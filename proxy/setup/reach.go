@@ -7,94 +7,60 @@ import (
 	"net"
 	"net/url"
 	"strconv"
-	"strings"
-
-	"github.com/shoal-p2p/shoal/proxy/setup/deluge"
 )
-
-// profileOf says what settings mean that came from the API (then file are the
-// file's) or from the file (then file is nil).
-func (i Instance) profileOf(s, file settings) Profile {
-	switch i.Client {
-	case QBittorrent:
-		if file == nil && !s.has("proxy_type") {
-			return qbProfile(qbAsAPI(s), s)
-		}
-		return qbProfile(s, file)
-	case Deluge:
-		return delugeProfile(s)
-	}
-	return transmissionProfile(s)
-}
 
 // Read returns what the client's settings mean: from its API where it runs and
 // answers (live), else from its file.
 func (i Instance) Read(ctx context.Context) (p Profile, live bool, err error) {
-	file, err := i.settings()
-	if err != nil && !i.runs() {
-		return p, false, err
+	c, ok := i.Client.(configurable)
+	if !ok {
+		return p, false, nil
 	}
-	fileErr := err
+	var s seen
+	var fileErr error
+	if s.file, fileErr = i.settings(); fileErr != nil && !i.runs() {
+		return p, false, fileErr
+	}
 	if i.runs() {
-		var a api
-		if a, err = i.api(file); err == nil {
-			var s settings
-			if s, err = a.read(ctx); err == nil {
-				if file == nil {
-					file = make(settings)
-				}
-				return i.profileOf(s, file), true, nil
-			}
+		if s.api, err = i.ask(ctx, c, s.file); err == nil {
+			return c.profile(s), true, nil
 		}
 	}
-	if file == nil {
+	if s.file == nil {
 		return p, false, errors.Join(err, fileErr)
 	}
-	return i.profileOf(file, nil), false, nil
+	return c.profile(s), false, nil
+}
+
+func (i Instance) ask(ctx context.Context, c configurable, file settings) (settings, error) {
+	a, err := i.api(c, file)
+	if err != nil {
+		return nil, err
+	}
+	return a.read(ctx)
 }
 
 var (
-	errNoAPI   = errors.New("setup: it runs and listens nowhere to be told settings (qBittorrent does with its web interface on)")
+	errNoAPI   = errors.New("setup: it runs, and has no interface open by which settings can be changed (qBittorrent has its Web UI)")
 	errNetwork = errors.New("setup: it runs in a network of its own")
 )
 
-// api returns the way to tell the client while it runs. On Linux it is made
-// sure that it is the client who listens there.
-func (i Instance) api(file settings) (api, error) {
+// api returns the way to change the client while it runs. On Linux it is made
+// sure that it is the client that listens there.
+func (i Instance) api(c configurable, file settings) (api, error) {
 	at := i.access.URL
 	if at == "" {
-		switch i.Client {
-		case QBittorrent:
-			at = qbURL(file)
-		case Transmission:
-			at = transmissionURL(file)
-		case Deluge:
-			at = delugeAddr(file, i.neighbour("deluged.pid"))
-		}
-		if at == "" {
+		if at = c.address(i, file); at == "" {
 			return nil, errNoAPI
 		}
 		if err := i.listensAt(at); err != nil {
 			return nil, err
 		}
 	}
-	user, password := i.access.User, i.access.Password
-	switch i.Client {
-	case QBittorrent:
-		return &qbAPI{base: strings.TrimRight(at, "/"), user: user, password: password, http: newHTTP(at)}, nil
-	case Transmission:
-		return &transmissionAPI{url: at, user: user, password: password, http: newHTTP(at)}, nil
-	}
-	if user == "" {
-		var ok bool
-		if user, password, ok = delugeLogin(i.neighbour("auth")); !ok {
-			return nil, errLogin
-		}
-	}
-	return &delugeAPI{deluge.Daemon{Addr: at, User: user, Password: password}}, nil
+	return c.open(at, i)
 }
 
-// listensAt returns nil unless somebody else than the client listens there.
+// listensAt returns nil unless the client can be seen not to listen there.
 func (i Instance) listensAt(at string) error {
 	if !i.Process.SameNetwork() {
 		return errNetwork
@@ -118,12 +84,12 @@ func (i Instance) listensAt(at string) error {
 	return errNoAPI
 }
 
-// runs says if the client runs, as far as is known.
+// runs reports whether the client runs, as far as is known.
 func (i Instance) runs() bool { return i.Process != nil || i.access.URL != "" }
 
 func (i Instance) mustClose(err error) error {
-	if errors.Is(err, errLogin) {
-		return &HintError{err, "Give --login and --login-password-file; or close " + i.Client.Title() + " and say this again."}
+	if errors.Is(err, ErrLogin) {
+		return &HintError{err, "Give --login NAME and the password; or close " + i.Client.Title() + " and run this again."}
 	}
-	return &HintError{err, "Close " + i.Client.Title() + " and say this again: while it runs it would overwrite its file."}
+	return &HintError{err, "Close " + i.Client.Title() + " and run this again: while it runs it would overwrite its file."}
 }

@@ -14,7 +14,7 @@ import (
 
 // record is what an Apply keeps for its undo.
 type record struct {
-	Client  Client    `json:"client"`
+	Client  string    `json:"client"`
 	File    string    `json:"file"`
 	API     bool      `json:"api"`     // the client was told while it ran; else its file was written
 	Changes []Change  `json:"changes"` // in the words of whoever was told
@@ -73,7 +73,7 @@ func (s store) path(i Instance) string {
 	if abs, err := filepath.Abs(of); err == nil && i.File != "" {
 		of = abs
 	}
-	return filepath.Join(s.dir, "setup", "undo-"+string(i.Client)+"-"+digest([]byte(of))[:8]+".json")
+	return filepath.Join(s.dir, "setup", "undo-"+i.Client.Name()+"-"+digest([]byte(of))[:8]+".json")
 }
 
 // load returns the record, or an error that is fs.ErrNotExist.
@@ -83,7 +83,7 @@ func (s store) load(i Instance) (*record, error) {
 		if err := json.Unmarshal(b, &r); err != nil {
 			return err
 		}
-		if r.Client != i.Client {
+		if r.Client != i.Client.Name() {
 			return fmt.Errorf("it is of the client %q", r.Client)
 		}
 		return nil

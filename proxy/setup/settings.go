@@ -22,7 +22,7 @@ func (s settings) text(name string) string {
 	return string(s[name])
 }
 
-// is says if a value is true, or for one that is not set, if its default is.
+// is reports whether a value is true; what is not set has its default.
 func (s settings) is(name string, byDefault bool) bool {
 	v, ok := s[name]
 	if !ok {
@@ -31,7 +31,7 @@ func (s settings) is(name string, byDefault bool) bool {
 	return string(v) == "true"
 }
 
-// has says if any of the names is set.
+// has reports whether any of the names is set.
 func (s settings) has(names ...string) bool {
 	return slices.ContainsFunc(names, func(n string) bool { _, ok := s[n]; return ok })
 }
@@ -45,7 +45,7 @@ func (s settings) number(name string) int {
 	return n
 }
 
-// value is any as JSON. What is given to it can always be said in JSON.
+// value returns v as JSON. v is of a type that JSON has.
 func value(v any) json.RawMessage {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -57,12 +57,19 @@ func value(v any) json.RawMessage {
 // Change is one setting that is to change. Its JSON is what the undo file holds.
 type Change struct {
 	Name string          `json:"name"` // the client's own
-	Old  json.RawMessage `json:"old"`  // null: it was not set, so that the client's default held
+	Old  json.RawMessage `json:"old"`  // null: it was not set, so the client's default held
 	New  json.RawMessage `json:"new"`  // null: it is to be unset
 }
 
-// kinds are the numbers that say nothing to a reader.
-var kinds = map[string][]string{"proxy_type": qbProxies, "proxy.type": delugeProxyNames}
+// kinds are the meanings of settings whose values are bare numbers. A client's
+// file adds its own.
+var kinds = map[string][]string{}
+
+// numbered adds the meanings of a setting's numbers, from 0 up.
+func numbered(name string, meanings []string) []string {
+	kinds[name] = meanings
+	return meanings
+}
 
 // String returns old → new in one line. Passwords are not shown.
 func (c Change) String() string { return c.Name + ": " + c.show(c.Old) + " → " + c.show(c.New) }
@@ -90,7 +97,7 @@ type wish struct {
 	value any
 }
 
-// changes returns what has to change in s for the wishes to be true.
+// changes returns what has to change in s to fulfil the wishes.
 func (s settings) changes(wishes []wish) []Change {
 	var all []Change
 	for _, w := range wishes {
@@ -101,7 +108,7 @@ func (s settings) changes(wishes []wish) []Change {
 	return all
 }
 
-// same says if two values are, however their JSON is written.
+// same reports whether two values are equal, however their JSON is written.
 func same(a, b json.RawMessage) bool {
 	if bytes.Equal(a, b) {
 		return true

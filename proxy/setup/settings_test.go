@@ -130,6 +130,7 @@ func TestEachFileOfQBittorrentGetsItsOwnWords(t *testing.T) {
 			BitTorrent/Session/ProxyPeerConnections: (not set) → true
 			BitTorrent/Session/ProxyHostnameLookup: (not set) → true
 			Network/Proxy/OnlyForTorrents: (not set) → false
+			BitTorrent/Session/ValidateHTTPSTrackerCertificate: (not set) → false
 			BitTorrent/Session/DHTEnabled: (not set) → false`,
 		"4.5 with another proxy": `
 			Network/Proxy/Type: "HTTP_PW" → "SOCKS5"
@@ -138,6 +139,7 @@ func TestEachFileOfQBittorrentGetsItsOwnWords(t *testing.T) {
 			BitTorrent/Session/ProxyPeerConnections: false → true
 			BitTorrent/Session/ProxyHostnameLookup: false → true
 			Network/Proxy/OnlyForTorrents: true → false
+			BitTorrent/Session/ValidateHTTPSTrackerCertificate: (not set) → false
 			BitTorrent/Session/DHTEnabled: true → false`,
 		"5.0": `
 			Network/Proxy/Type: (not set) → "SOCKS5"
@@ -148,6 +150,7 @@ func TestEachFileOfQBittorrentGetsItsOwnWords(t *testing.T) {
 			Network/Proxy/HostnameLookupEnabled: false → true
 			Network/Proxy/Profiles/RSS: false → true
 			Network/Proxy/Profiles/Misc: false → true
+			BitTorrent/Session/ValidateHTTPSTrackerCertificate: (not set) → false
 			BitTorrent/Session/DHTEnabled: (not set) → false`,
 		"no version": `
 			Network/Proxy/Type: (not set) → "SOCKS5"
@@ -161,6 +164,7 @@ func TestEachFileOfQBittorrentGetsItsOwnWords(t *testing.T) {
 			Network/Proxy/Profiles/BitTorrent: (not set) → true
 			Network/Proxy/Profiles/RSS: (not set) → true
 			Network/Proxy/Profiles/Misc: (not set) → true
+			BitTorrent/Session/ValidateHTTPSTrackerCertificate: (not set) → false
 			BitTorrent/Session/DHTEnabled: (not set) → false`,
 		"4.3": `
 			Network/Proxy/Type: 0 → 2
@@ -169,9 +173,10 @@ func TestEachFileOfQBittorrentGetsItsOwnWords(t *testing.T) {
 			BitTorrent/Session/ProxyPeerConnections: (not set) → true
 			BitTorrent/Session/ProxyHostnameLookup: (not set) → true
 			Network/Proxy/OnlyForTorrents: (not set) → false
+			BitTorrent/Session/ValidateHTTPSTrackerCertificate: (not set) → false
 			BitTorrent/Session/DHTEnabled: (not set) → false`,
 	} {
-		s, err := parseFile(QBittorrent, []byte(all[name]))
+		s, err := iniFormat{}.parse([]byte(all[name]))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,6 +189,76 @@ func TestEachFileOfQBittorrentGetsItsOwnWords(t *testing.T) {
 			t.Errorf("%s: not all goes through the proxy: %+v", name, p)
 		}
 	}
+}
+
+// TestWhatElseMakesClientsFail: a client that is bound, and HTTPS trackers.
+func TestWhatElseMakesClientsFail(t *testing.T) {
+	far := Want{SOCKS: netip.MustParseAddrPort("192.0.2.9:1080")}
+	keep := want
+	keep.KeepBound, keep.KeepHTTPS = true, true
+	bindings := `current_network_interface: "eth0" → ""
+		current_interface_address: "192.0.2.5" → ""`
+	check := `validate_https_tracker_certificate: true → false`
+	const api = `{"current_network_interface":"eth0","current_interface_address":"192.0.2.5","validate_https_tracker_certificate":true}`
+	file := "[BitTorrent]\nSession\\Interface=eth0\nSession\\InterfaceName=eth0\nSession\\InterfaceAddress=192.0.2.5\n"
+	for _, c := range []struct {
+		name    string
+		client  Client
+		seen    seen
+		want    Want
+		changes string
+		notes   []string // a part of each
+	}{
+		{"told while it runs", QBittorrent, seen{api: read(t, api)}, want, check + "\n" + bindings, []string{"DHT is off", "binding to eth0", "does not check"}},
+		{"a sidecar elsewhere", QBittorrent, seen{api: read(t, api)}, far, bindings, []string{"DHT is off", "binding to", "certificate verify failed"}},
+		{"left as it is", QBittorrent, seen{api: read(t, api)}, keep, "", []string{"DHT is off", "stays bound to eth0", "certificate verify failed"}},
+		{"bound to loopback", QBittorrent, seen{api: read(t, `{"current_network_interface":"lo","current_interface_address":"127.0.0.1"}`)}, want, "", []string{"DHT is off", "does not check"}},
+		{"bound to all addresses", QBittorrent, seen{api: read(t, `{"current_network_interface":"","current_interface_address":"0.0.0.0"}`)}, want, "", []string{"DHT is off", "does not check"}},
+		{"in the file", QBittorrent, seen{file: parsed(t, QBittorrent, file)}, want, `
+			BitTorrent/Session/ValidateHTTPSTrackerCertificate: (not set) → false
+			BitTorrent/Session/Interface: "eth0" → ""
+			BitTorrent/Session/InterfaceName: "eth0" → ""
+			BitTorrent/Session/InterfaceAddress: "192.0.2.5" → ""`, []string{"DHT is off", "binding to eth0", "does not check"}},
+		{"its two settings", Deluge, seen{api: settings{"listen_interface": value("192.0.2.5"), "outgoing_interface": value("tun0")}}, want, `
+			listen_interface: "192.0.2.5" → ""
+			outgoing_interface: "tun0" → ""`, []string{"DHT is off", "binding to 192.0.2.5", "each time it starts", "certificate verify failed"}},
+		{"in the file", Transmission, seen{file: settings{"bind-address-ipv4": value("192.0.2.5"), "bind-address-ipv6": value("::")}}, want, `
+			bind-address-ipv4: "192.0.2.5" → "0.0.0.0"`, []string{"shoal run", "DHT stays", "binding to 192.0.2.5"}},
+	} {
+		t.Run(c.client.Name()+" "+c.name, func(t *testing.T) {
+			var got []string
+			for _, change := range c.client.(configurable).changes(c.seen, c.want) {
+				if strings.Contains(change.Name, "nterface") || strings.Contains(change.Name, "bind-") || strings.Contains(strings.ToLower(change.Name), "validate") {
+					got = append(got, change.String())
+				}
+			}
+			wanted := strings.Split(strings.ReplaceAll(strings.TrimSpace(c.changes), "\t", ""), "\n")
+			if c.changes == "" {
+				wanted = nil
+			}
+			if !slices.Equal(got, wanted) {
+				t.Errorf("got  %q\nwant %q", got, wanted)
+			}
+			notes := c.client.(configurable).notes(c.seen, c.want)
+			if len(notes) != len(c.notes) {
+				t.Fatalf("notes %q, want parts %q", notes, c.notes)
+			}
+			for i, part := range c.notes {
+				if !strings.Contains(notes[i], part) {
+					t.Errorf("note %q without %q", notes[i], part)
+				}
+			}
+		})
+	}
+}
+
+func parsed(t *testing.T, c Client, file string) settings {
+	t.Helper()
+	s, err := c.(configurable).format().parse([]byte(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 func TestDelugeAndTransmissionGetWhatTheyNeed(t *testing.T) {
@@ -213,7 +288,7 @@ func TestDelugeAndTransmissionGetWhatTheyNeed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		plan := transmissionChanges(s)
+		plan := transmissionChanges(seen{file: s}, Want{})
 		if strings.HasPrefix(name, "Deluge") {
 			plan = delugeChanges(s, want)
 		}
@@ -228,7 +303,7 @@ func TestProfilesSayWhatDefaultsMean(t *testing.T) {
 	if p := delugeProfile(settings{}); p.Proxy != "" || p.PeersProxied || !p.DHT || !p.LSD || !p.UPnP || !p.NATPMP || p.ControlPort != 58846 {
 		t.Errorf("Deluge: %+v", p)
 	}
-	if p := transmissionProfile(settings{}); !p.DHT || p.LSD || !p.UPnP || !p.NATPMP || !p.TellsIPv6 || p.ControlPort != 9091 {
+	if p := transmissionProfile(seen{file: settings{}}); !p.DHT || p.LSD || !p.UPnP || !p.NATPMP || !p.TellsIPv6 || p.ControlPort != 9091 {
 		t.Errorf("Transmission: %+v", p)
 	}
 	// From 4.6 on what is not switched on is off; half a proxy is none for peers.

@@ -1,14 +1,13 @@
 // Package setup finds the torrent clients on this computer, reads their
-// settings, and writes those that make them fit for Shoal: through the client's
-// own API while it runs, into its file while it doesn't. What was there before
-// is kept for Undo.
-// Not here: whether a client gives somebody away (package doctor).
+// settings, and changes those that make a client fit for Shoal: through the
+// client's own API while it runs, in its file while it doesn't. It keeps what
+// was there before, for Undo.
+// Not here: whether a client gives its user away (package doctor).
 //
-// What decides (what is wanted, how a file changes, which file is a client's)
-// is pure: qbittorrent.go, deluge.go, transmission.go, settings.go, ini.go,
-// object.go, where.go. The I/O is beside it: find.go finds a client, reach.go
-// chooses between its API (webui.go, rpc.go, daemon.go) and its file (file.go);
-// plan.go, apply.go, undo.go and record.go change it.
+// client.go says what a client is, and each client has a file of its own.
+// find.go finds clients, reach.go reads their settings, plan.go, apply.go,
+// undo.go and record.go change them, sidecar.go asks what listens where the
+// sidecar should.
 package setup
 
 import (
@@ -17,44 +16,30 @@ import (
 	"net/netip"
 )
 
-// Client is a torrent client that this package knows.
-type Client string
-
-// The clients.
-const (
-	QBittorrent  Client = "qbittorrent"
-	Deluge       Client = "deluge"
-	Transmission Client = "transmission"
-)
-
-// Clients are all of them.
-var Clients = []Client{QBittorrent, Deluge, Transmission}
-
-// Title returns the name that the client has for its users.
-func (c Client) Title() string {
-	switch c {
-	case QBittorrent:
-		return "qBittorrent"
-	case Deluge:
-		return "Deluge"
-	}
-	return "Transmission"
-}
-
 // Want is what a client is to be set to.
 type Want struct {
-	SOCKS          netip.AddrPort // the sidecar's; not used for Transmission, which has no SOCKS for its peers
+	SOCKS          netip.AddrPort // the sidecar's; not used for clients without SOCKS
 	User, Password string         // for it; mostly empty
 
-	// KeepDHT leaves the DHT of qBittorrent and Deluge as it is. Without it
-	// the DHT goes off, because they look up its first nodes in the system's
-	// DNS. Transmission's is never touched: shoal run answers it.
+	// KeepDHT leaves the DHT as it is. Without it the DHT goes off in clients
+	// that look up its first nodes in the system's DNS. The DHT of clients without
+	// SOCKS is never changed: shoal run answers it.
 	KeepDHT bool
+
+	// KeepHTTPS leaves the check of HTTPS trackers' certificates as it is.
+	KeepHTTPS bool
+
+	// KeepBound leaves the network interface or address that the client is bound
+	// to. Nothing is transferred then.
+	KeepBound bool
 }
 
 func (w Want) check() error {
 	if !w.SOCKS.IsValid() || w.SOCKS.Port() == 0 || w.SOCKS.Addr().IsUnspecified() {
 		return fmt.Errorf("setup: %v is no address of a SOCKS proxy", w.SOCKS)
+	}
+	if w.SOCKS.Addr() == netip.IPv6Loopback() {
+		return hint("Use 127.0.0.1.", "setup: %v: clients can't send UDP to a proxy at ::1", w.SOCKS)
 	}
 	if w.User == "" && w.Password != "" {
 		return errors.New("setup: a SOCKS password without a user name")

@@ -2,7 +2,6 @@ package setup
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +11,10 @@ import (
 // record is in the folder state.
 func NewUndo(ctx context.Context, i Instance, state string) (*Plan, error) {
 	p := &Plan{instance: i, store: store{state}, undo: true}
+	c, ok := i.Client.(configurable)
+	if !ok {
+		return nil, fmt.Errorf("setup: there is nothing to undo for %s: setup never changes it", i.Client.Title())
+	}
 	r, err := p.store.load(i)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("setup: there is nothing to undo for this %s", i.Client.Title())
@@ -24,21 +27,21 @@ func NewUndo(ctx context.Context, i Instance, state string) (*Plan, error) {
 		return nil, err
 	}
 	if !i.runs() {
-		return p, p.undoFile(r, file)
+		return p, p.undoFile(c, r, file)
 	}
 	if !r.API {
 		return nil, i.mustClose(errors.New("setup: its file was changed while it did not run"))
 	}
 	var now settings
-	if p.api, err = i.api(file); err == nil {
+	if p.api, err = i.api(c, file); err == nil {
 		now, err = p.api.read(ctx)
 	}
 	if err != nil {
 		return nil, i.mustClose(err)
 	}
-	for _, c := range r.Changes {
-		if c.Old != nil && !same(now[c.Name], c.Old) {
-			p.Changes = append(p.Changes, Change{c.Name, now[c.Name], c.Old})
+	for _, change := range r.Changes {
+		if change.Old != nil && !same(now[change.Name], change.Old) {
+			p.Changes = append(p.Changes, Change{change.Name, now[change.Name], change.Old})
 		}
 	}
 	return p, nil
@@ -46,29 +49,30 @@ func NewUndo(ctx context.Context, i Instance, state string) (*Plan, error) {
 
 // undoFile plans to write the file as it was, or if the client has written it
 // since, those lines of it that were changed.
-func (p *Plan) undoFile(r *record, now settings) (err error) {
-	i := p.instance
+func (p *Plan) undoFile(c configurable, r *record, now settings) (err error) {
 	if len(r.Lines) == 0 {
-		return hint("Start it, and undo then.", "setup: %s was set up while it ran, and its file was not known", i.Client.Title())
+		return hint("Start it, and undo then.", "setup: %s was set up while it ran, and its file was not known", c.Title())
 	}
-	if p.before, err = readFile(i.File); err != nil {
+	if p.before, err = readFile(p.instance.File); err != nil {
 		return fmt.Errorf("setup: %w", err)
 	}
 	p.after = p.before
+	f := c.format()
 	for _, l := range r.Lines {
-		if text, ok := raw(i.Client, p.before, l.Name); text == l.Text && ok == l.Set {
+		if text, ok := f.get(p.before, l.Name); text == l.Text && ok == l.Set {
 			continue
 		}
-		if p.after, err = write(i.Client, p.after, l.Name, l.Text, l.Set); err != nil {
+		change := Change{Name: l.Name, Old: now[l.Name]}
+		if l.Set {
+			change.New = f.value(l.Text)
+			p.after, err = f.set(p.after, l.Name, l.Text)
+		} else {
+			p.after, err = f.unset(p.after, l.Name)
+		}
+		if err != nil {
 			return err
 		}
-		c := Change{Name: l.Name, Old: now[l.Name]}
-		if l.Set && i.Client == QBittorrent {
-			c.New = iniValue(l.Text)
-		} else if l.Set {
-			c.New = json.RawMessage(l.Text)
-		}
-		p.Changes = append(p.Changes, c)
+		p.Changes = append(p.Changes, change)
 	}
 	if r.Before != nil && r.After == digest(p.before) {
 		p.after = r.Before

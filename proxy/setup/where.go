@@ -1,38 +1,38 @@
 package setup
 
 import (
+	"os"
 	"path"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 )
 
-// programs are the names under which the clients run.
-var programs = map[string]Client{
-	"qbittorrent":         QBittorrent,
-	"qbittorrent-nox":     QBittorrent,
-	"deluged":             Deluge,
-	"deluge":              Deluge,
-	"deluge-gtk":          Deluge,
-	"transmission-daemon": Transmission,
-	"transmission-gtk":    Transmission,
-	"transmission-qt":     Transmission,
-	"Transmission":        Transmission, // macOS
-}
-
-// classify says which client a command line runs, if any, and by which program.
-// Programs in Python and shell scripts have an interpreter in front.
+// classify returns the client that a command line runs, and by which of its
+// programs. Programs in Python, shell scripts and Java have an interpreter in
+// front; Java's options may come between.
 func classify(args []string) (c Client, program string, rest []string, ok bool) {
-	for i := range min(2, len(args)) {
-		name := path.Base(strings.ReplaceAll(args[i], `\`, "/"))
-		if c, ok := programs[name]; ok {
-			return c, name, args[i+1:], true
-		}
-		if i == 0 && !strings.HasPrefix(name, "python") && name != "sh" && name != "bash" {
-			return "", "", nil, false
+	depth := 1
+	if len(args) > 0 {
+		switch name := base(args[0]); {
+		case name == "java":
+			depth = len(args)
+		case strings.HasPrefix(name, "python"), name == "sh", name == "bash":
+			depth = min(2, len(args))
 		}
 	}
-	return "", "", nil, false
+	for i, a := range args[:min(depth, len(args))] {
+		for _, c := range registered {
+			if slices.Contains(c.programs(), base(a)) {
+				return c, base(a), append(slices.Clone(args[:i]), args[i+1:]...), true
+			}
+		}
+	}
+	return nil, "", nil, false
 }
+
+func base(file string) string { return path.Base(strings.ReplaceAll(file, `\`, "/")) }
 
 // option returns the value of a command line's option, as --long=VALUE,
 // --long VALUE, -s VALUE or -sVALUE.
@@ -72,73 +72,33 @@ type places struct {
 	home   string
 }
 
-// configOf returns the settings file of a client that runs as program with
-// args. The name may be relative to its working folder.
-func configOf(c Client, program string, args []string, env func(string) string, in places) string {
-	switch c {
-	case QBittorrent:
-		name := "qBittorrent"
-		if n := first(option(args, "--configuration", ""), env("QBT_CONFIGURATION_NAME")); n != "" {
-			name += "_" + n
-		}
-		if dir := first(option(args, "--profile", ""), env("QBT_PROFILE")); dir != "" {
-			return filepath.Join(dir, name, "config", in.qbFile())
-		}
-		return filepath.Join(in.config, name, in.qbFile())
-	case Deluge:
-		if dir := option(args, "--config", "-c"); dir != "" {
-			return filepath.Join(dir, "core.conf")
-		}
-		return filepath.Join(in.config, "deluge", "core.conf")
+// placesOf returns where a program with such an environment keeps settings; for
+// what the environment doesn't say, this program's own counts.
+func placesOf(env func(string) string) places {
+	in := places{os: runtime.GOOS}
+	in.home, _ = os.UserHomeDir()
+	in.config, _ = os.UserConfigDir()
+	in.local = os.Getenv("LOCALAPPDATA")
+	if in.os == "darwin" {
+		in.config = filepath.Join(in.home, ".config") // unlike the Mac's own programs
 	}
-	if dir := first(option(args, "--config-dir", "-g"), env("TRANSMISSION_HOME")); dir != "" {
-		return filepath.Join(dir, "settings.json")
+	if in.os != "linux" {
+		return in
 	}
-	if program == "transmission-daemon" {
-		return filepath.Join(in.transmission(), "transmission-daemon", "settings.json")
+	if home := env("HOME"); home != "" {
+		in.home, in.config = home, filepath.Join(home, ".config")
 	}
-	return filepath.Join(in.transmission(), "transmission", "settings.json")
+	if config := env("XDG_CONFIG_HOME"); config != "" {
+		in.config = config
+	}
+	return in
 }
 
-func (in places) qbFile() string {
-	if in.os == "windows" || in.os == "darwin" {
-		return "qBittorrent.ini"
+// flatpak returns a file in the folder of an application that is installed by
+// Flatpak; none on systems other than Linux.
+func (in places) flatpak(app string, file ...string) []string {
+	if in.os != "linux" {
+		return nil
 	}
-	return "qBittorrent.conf"
-}
-
-func (in places) transmission() string {
-	if in.os == "windows" {
-		return in.local
-	}
-	return in.config
-}
-
-// candidates returns where a client that does not run keeps its settings,
-// unless its user told it otherwise: the user's own, and a service's.
-func candidates(c Client, in places) (own, service []string) {
-	linux := in.os == "linux"
-	flatpak := filepath.Join(in.home, ".var", "app")
-	switch c {
-	case QBittorrent:
-		own = []string{filepath.Join(in.config, "qBittorrent", in.qbFile())}
-		if linux {
-			own = append(own, filepath.Join(flatpak, "org.qbittorrent.qBittorrent/config/qBittorrent", in.qbFile()))
-		}
-	case Deluge:
-		own = []string{filepath.Join(in.config, "deluge", "core.conf")}
-		if linux {
-			service = []string{"/var/lib/deluged/config/core.conf"}
-		}
-	case Transmission:
-		own = []string{
-			filepath.Join(in.transmission(), "transmission-daemon", "settings.json"),
-			filepath.Join(in.transmission(), "transmission", "settings.json"),
-		}
-		if linux {
-			own = append(own, filepath.Join(flatpak, "com.transmissionbt.Transmission/config/transmission/settings.json"))
-			service = []string{"/etc/transmission-daemon/settings.json", "/var/lib/transmission-daemon/info/settings.json"}
-		}
-	}
-	return own, service
+	return []string{filepath.Join(append([]string{in.home, ".var", "app", app, "config"}, file...)...)}
 }

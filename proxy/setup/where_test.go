@@ -17,15 +17,17 @@ func TestCommandLinesAreRecognised(t *testing.T) {
 		{[]string{"deluged"}, Deluge, "deluged"},
 		{[]string{"/usr/bin/transmission-daemon", "-f"}, Transmission, "transmission-daemon"},
 		{[]string{`C:\Program Files\qBittorrent\qbittorrent`}, QBittorrent, "qbittorrent"},
-		{[]string{"vi", "qbittorrent"}, "", ""},
-		{[]string{"/usr/bin/python3", "/usr/bin/deluge-web"}, "", ""},
-		{[]string{"/usr/bin/python3"}, "", ""},
-		{[]string{"shoal", "setup", "qbittorrent"}, "", ""},
-		{nil, "", ""},
+		{[]string{"vi", "qbittorrent"}, nil, ""},
+		{[]string{"/usr/bin/python3", "/usr/bin/deluge-web"}, nil, ""},
+		{[]string{"/usr/bin/python3"}, nil, ""},
+		{[]string{"shoal", "setup", "qbittorrent"}, nil, ""},
+		{[]string{"aria2c", "--enable-rpc"}, Aria2, "aria2c"},
+		{[]string{"rtorrent"}, RTorrent, "rtorrent"},
+		{nil, nil, ""},
 	} {
 		got, program, _, ok := classify(c.args)
-		if got != c.want || program != c.program || ok != (c.want != "") {
-			t.Errorf("%q: got %q, %q, %v", c.args, got, program, ok)
+		if got != c.want || program != c.program || ok != (c.want != nil) {
+			t.Errorf("%q: got %v, %q, %v", c.args, got, program, ok)
 		}
 	}
 }
@@ -56,7 +58,7 @@ func TestTheSettingsOfAProcessAreWhereItWasTold(t *testing.T) {
 		{Transmission, "transmission-daemon", nil, map[string]string{"TRANSMISSION_HOME": "/e"}, linux, "/e/settings.json"},
 		{Transmission, "transmission-qt", nil, nil, windows, "/local/transmission/settings.json"},
 	} {
-		got := configOf(c.client, c.program, c.args, func(name string) string { return c.env[name] }, c.in)
+		got := c.client.(configurable).file(c.program, c.args, func(name string) string { return c.env[name] }, c.in)
 		if got != c.want {
 			t.Errorf("%s %q: got %s, want %s", c.program, c.args, got, c.want)
 		}

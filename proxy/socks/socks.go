@@ -217,8 +217,9 @@ func (s *Server) serve(ctx context.Context, conn swarm.Conn) {
 	if err != nil {
 		return // never: New checks nothing
 	}
-	server.ServeConn(&prefixed{Conn: conn, first: greeting})
-	if !r.understood {
+	greeted := &prefixed{Conn: conn, first: greeting}
+	server.ServeConn(greeted)
+	if !r.understood && !greeted.ended { // one that only looks whether the proxy is there ends without a request
 		s.config.Count(status.Unreadable)
 	}
 }
@@ -268,6 +269,7 @@ func (s *Server) methods(r *request) []socks5.Authenticator {
 type prefixed struct {
 	net.Conn
 	first []byte
+	ended bool // the client has closed
 }
 
 func (p *prefixed) Read(b []byte) (int, error) {
@@ -276,7 +278,9 @@ func (p *prefixed) Read(b []byte) (int, error) {
 		p.first = p.first[n:]
 		return n, nil
 	}
-	return p.Conn.Read(b)
+	n, err := p.Conn.Read(b)
+	p.ended = p.ended || err == io.EOF
+	return n, err
 }
 
 // request is what go-socks5 asks about one connection.

@@ -2,45 +2,12 @@ package setup
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
-	"time"
 )
-
-// api is the way to the settings of a client that runs.
-type api interface {
-	read(context.Context) (settings, error)
-	write(context.Context, []Change) error
-}
-
-const (
-	apiTimeout = 10 * time.Second
-	maxAnswer  = 4 << 20 // bytes; Deluge's list of plugins is the longest
-)
-
-// errLogin is what an API says to those it doesn't know.
-var errLogin = errors.New("setup: it asks for a user name and a password")
-
-// newHTTP returns a client that goes past every proxy, and that takes the
-// certificates which programs of this computer make for themselves.
-func newHTTP(base string) *http.Client {
-	t := &http.Transport{DisableKeepAlives: true}
-	if u, err := url.Parse(base); err == nil {
-		if a, err := netip.ParseAddr(u.Hostname()); err == nil && a.IsLoopback() || u.Hostname() == "localhost" {
-			t.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}
-		}
-	}
-	return &http.Client{Transport: t, Timeout: apiTimeout, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
-}
 
 // qbAPI is qBittorrent's web API.
 type qbAPI struct {
@@ -55,9 +22,13 @@ func (q *qbAPI) read(ctx context.Context) (settings, error) {
 	if err != nil {
 		return nil, err
 	}
-	var s settings
-	if err := json.Unmarshal(b, &s); err != nil {
-		return nil, fmt.Errorf("setup: qBittorrent's preferences: %w", err)
+	return parseQBPreferences(b)
+}
+
+// parseQBPreferences reads the answer to app/preferences: an object.
+func parseQBPreferences(b []byte) (s settings, err error) {
+	if err := json.Unmarshal(b, &s); err != nil || s == nil {
+		return nil, fmt.Errorf("setup: qBittorrent's preferences are no JSON object: %w", err)
 	}
 	return s, nil
 }
@@ -71,17 +42,17 @@ func (q *qbAPI) write(ctx context.Context, all []Change) error {
 	return err
 }
 
-// ask sends a form, or asks without one, after a login if need be.
+// ask sends a request, with a form if there is one, and logs in if it has to.
 func (q *qbAPI) ask(ctx context.Context, what string, form url.Values) ([]byte, error) {
 	status, b, err := q.do(ctx, what, form)
 	if err == nil && (status == http.StatusForbidden || status == http.StatusUnauthorized) {
 		if q.user == "" && q.password == "" {
-			return nil, errLogin
+			return nil, ErrLogin
 		}
 		var answer []byte
 		status, answer, err = q.do(ctx, "auth/login", url.Values{"username": {q.user}, "password": {q.password}})
 		if err == nil && (status/100 != 2 || strings.HasPrefix(string(answer), "Fail")) {
-			return nil, errLogin
+			return nil, ErrLogin
 		}
 		if err == nil {
 			status, b, err = q.do(ctx, what, form)
@@ -105,7 +76,7 @@ func (q *qbAPI) do(ctx context.Context, what string, form url.Values) (status in
 	if err != nil {
 		return 0, nil, fmt.Errorf("setup: %w", err)
 	}
-	r.Header.Set("Referer", q.base) // or it takes us for another site
+	r.Header.Set("Referer", q.base) // without it the request counts as another site's
 	if form != nil {
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
@@ -120,18 +91,4 @@ func (q *qbAPI) do(ctx context.Context, what string, form url.Values) (status in
 		q.cookie = c.Name + "=" + c.Value
 	}
 	return resp.StatusCode, body, nil
-}
-
-// send returns an answer and its body.
-func send(c *http.Client, r *http.Request) (*http.Response, []byte, error) {
-	resp, err := c.Do(r)
-	if err != nil {
-		return nil, nil, fmt.Errorf("setup: %w", err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil {
-		return nil, nil, fmt.Errorf("setup: %w", err)
-	}
-	return resp, b, nil
 }
