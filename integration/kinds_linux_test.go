@@ -29,6 +29,8 @@ func TestEveryKindOfTorrentArrives(t *testing.T) {
 		}
 	}
 	qb, tr := end{clients.QBittorrent, true}, end{clients.Transmission, true}
+	aria, rt, de := end{clients.Aria2, true}, end{clients.RTorrent, true}, end{clients.Deluge, true}
+	https := func(t *testing.T) torrent.Torrent { return noise(t, size, httpsTracker) }
 	type kind struct {
 		name     string
 		from, to end
@@ -38,8 +40,11 @@ func TestEveryKindOfTorrentArrives(t *testing.T) {
 	kinds := []kind{
 		{"no-tracker", qb, qb, func(t *testing.T) torrent.Torrent { return noise(t, size) }, false},
 		{"magnet-without-a-tracker", qb, qb, func(t *testing.T) torrent.Torrent { return noise(t, size) }, true},
-		{"https-tracker", qb, qb, func(t *testing.T) torrent.Torrent { return noise(t, size, httpsTracker) }, false},
-		{"https-tracker-from-transmission", tr, qb, func(t *testing.T) torrent.Torrent { return noise(t, size, httpsTracker) }, false},
+		{"https-tracker", qb, qb, https, false},
+		{"https-tracker-transmission-to-qbittorrent", tr, qb, https, false},
+		{"https-tracker-deluge-to-aria2", de, aria, https, false},
+		{"https-tracker-aria2-to-rtorrent", aria, rt, https, false},
+		{"https-tracker-rtorrent-to-deluge", rt, de, https, false},
 		{"private", qb, qb, made(torrent.MakePrivate), false},
 		{"v2", qb, qb, made(v2(false)), false},
 		{"hybrid", qb, qb, made(v2(true)), false},

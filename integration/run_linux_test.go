@@ -1,19 +1,23 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/shoal-p2p/shoal/integration/capture"
 	"github.com/shoal-p2p/shoal/integration/clients"
+	"github.com/shoal-p2p/shoal/integration/process"
 	"github.com/shoal-p2p/shoal/integration/testnet"
 )
 
@@ -64,11 +68,14 @@ func TestRunSaysWhatCouldNotStart(t *testing.T) {
 		want string
 		args []string
 	}{
-		"no command":         {2, "no command", nil},
-		"an unknown command": {127, "no-such-client", []string{"--", "no-such-client"}},
-		"a folder":           {126, "is a directory", []string{"--", "/etc"}},
-		"a port in use":      {125, "in use", []string{"--publish", busy + ":80", "--", "true"}},
-		"no port":            {2, "--publish", []string{"--publish", "web", "--", "true"}},
+		"no command":          {2, "no command", nil},
+		"an unknown command":  {127, "no-such-client", []string{"--", "no-such-client"}},
+		"a folder":            {126, "not an executable program", []string{"--", "/etc"}},
+		"a port in use":       {125, "in use", []string{"--publish", busy + ":80", "--", "true"}},
+		"a taken status port": {1, "--status", []string{"--status", net.Sidecars[0].SOCKS, "--", "true"}},
+		"no interface":        {2, "--interface", []string{"--interface", "wg0=host", "--", "true"}},
+		"a peer's address":    {2, "--interface", []string{"--interface", "wg0=198.18.0.1", "--", "true"}},
+		"no port":             {2, "--publish", []string{"--publish", "web", "--", "true"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := underRun(t, net, c.args...)
@@ -77,6 +84,53 @@ func TestRunSaysWhatCouldNotStart(t *testing.T) {
 				t.Errorf("%+v, want exit code %d and %q", got, c.code, c.want)
 			}
 		})
+	}
+}
+
+// TestRunTellsWhatItWaitsFor when no relay answers, where its status page is,
+// and that it can be interrupted.
+func TestRunTellsWhatItWaitsFor(t *testing.T) {
+	net := network(t)
+	b, err := os.ReadFile(net.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(t.TempDir(), "network.json") // the same keys, where nobody listens
+	b = regexp.MustCompile(`:[0-9]{2,5}"`).ReplaceAll(b, []byte(`:1"`))
+	if err := os.WriteFile(dead, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at, err := process.FreePort(netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(deadline(t), shoal(), "run", "--network", dead, "--state", t.TempDir(), "--status", at.String(), "--", "echo", "started")
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		all.WriteString(lines.Text() + "\n")
+		if why, found := strings.CutPrefix(lines.Text(), "shoal: waiting for the network. "); found {
+			t.Logf("after %v: %s", time.Since(began).Round(time.Millisecond), why)
+			cmd.Process.Signal(os.Interrupt)
+		}
+	}
+	cmd.Wait()
+	for _, want := range []string{"shoal: status page: http://" + at.String(), "shoal: waiting for the network. ", "The command starts without it in 2"} {
+		if !strings.Contains(all.String(), want) {
+			t.Errorf("it says %s, want %q", &all, want)
+		}
+	}
+	if code := cmd.ProcessState.ExitCode(); code != 130 || out.Len() != 0 {
+		t.Errorf("after ^C: exit code %d, %q, want 130 and no command", code, &out)
 	}
 }
 

@@ -205,6 +205,7 @@ const slowInterval = time.Minute // after an answer that came before the tracker
 // Announce implements announce.Handler.
 func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Response, error) {
 	p := c.p
+	c.heard()
 	assoc := c.association()
 	var out announce.Response
 	if r.Port != 0 && assoc == nil && c.name != confined {
@@ -273,6 +274,15 @@ func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce) (
 // words looks like an error (Transmission marks the torrent with them).
 func lacks(r announce.Request) bool {
 	return r.Left != 0 && r.Left != announce.Unknown && r.NumWant != 0
+}
+
+// heard notes that the command of a Command does what a torrent client does.
+func (c *client) heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.guest != nil {
+		c.guest.heard.Store(true)
+	}
 }
 
 // Scrape implements announce.Handler.
@@ -366,9 +376,6 @@ func (p handler) elsewhere(ctx context.Context, c *client, host string, conn net
 		return
 	}
 	err = announce.Serve(ctx, conn, c)
-	if kind == announce.TLS && (errors.Is(err, announce.ErrWebSeed) || errors.Is(err, announce.ErrNoAnnounce)) {
-		p.tls.Forget(host) // no tracker's: it doesn't belong into the certificate
-	}
 	switch {
 	case errors.Is(err, announce.ErrWebSeed):
 		p.counters.Add(status.WebSeed)
@@ -383,10 +390,6 @@ func (p handler) elsewhere(ctx context.Context, c *client, host string, conn net
 
 // terminate answers TLS as the tracker that the client means.
 func (p handler) terminate(ctx context.Context, host string, conn net.Conn) (net.Conn, error) {
-	if err := p.tls.Allow(host); err != nil { // until it turns out to be no tracker's
-		p.counters.Add(status.TLS)
-		return nil, err
-	}
 	out, err := p.tls.Handshake(ctx, conn, host)
 	switch {
 	case errors.Is(err, authority.ErrDistrusted):

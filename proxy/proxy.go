@@ -158,7 +158,12 @@ func New(cfg Config) (*Sidecar, error) {
 		return nil, err
 	}
 	p.table = peers.New(p.secret)
-	if p.tls, err = authority.Open(p.path("authority")); err != nil {
+	if cfg.NoSOCKS { // a client of one session, that is handed the certificate
+		p.tls, err = authority.New()
+	} else {
+		p.tls, err = authority.Open(p.path("authority"))
+	}
+	if err != nil {
 		return nil, err
 	}
 	ports, err := loadPorts(p.path("clients/ports"))
@@ -302,6 +307,9 @@ func (p source) Status() status.Status {
 	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
 	if time.Since(p.warned) < time.Hour {
 		s.Warnings = append(s.Warnings, `A client announces but keeps its peers out of the proxy: tick "Use proxy for peer connections" in its settings.`)
+	}
+	if g := p.guest; g != nil && g.silent.Load() && !g.heard.Load() {
+		s.Warnings = append(s.Warnings, "The client has announced no torrent and dialled no peer. If it has torrents that run, it may be set to use a network interface or address that does not exist under shoal run.")
 	}
 	p.mu.Unlock()
 	if why := p.ready.why(); why != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-p2p/shoal/proxy/announce"
@@ -22,14 +23,13 @@ import (
 // confined is the client of a Run: the command in its namespace.
 const confined swarm.Client = "confined"
 
-// readyWait is how long a command waits for the sidecar. After that it starts
-// all the same: nothing gets out by any other way.
-const readyWait = 30 * time.Second
-
 // Command runs a sidecar and, in a namespace whose only way out is this
 // sidecar, a command. It returns the command's exit code, once both are over.
-// cfg.Handler and cfg.Ready are set here.
+// cfg.Handler, cfg.Trust and cfg.Ready are set here.
 func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err error) {
+	if err := refuseAddr(cfg); err != nil {
+		return netns.ExitNotStarted, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	failed := make(chan error, 1)
@@ -41,51 +41,41 @@ func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err 
 	})
 	defer running.Wait()
 	defer cancel()
-	p.awaitReady(ctx)
+	if cfg.Say == nil {
+		cfg.Say = func(line string) { fmt.Fprintln(os.Stderr, "shoal: "+line) }
+	}
 	g := newGuest(p)
 	p.mu.Lock()
 	p.guest = g
 	p.mu.Unlock()
-	cfg.Handler = g
-	cfg.Ready = g.enter
+	cfg.Handler, cfg.Trust = g, p.tls.PEM()
+	settings := cfg
+	cfg.Ready = func(starting context.Context, n *netns.Network) {
+		g.enter(n)
+		if ready := p.awaitReady(starting, cfg.Say); starting.Err() == nil {
+			running.Go(func() { g.attend(ctx, ready, cfg.Say, settings) })
+		}
+	}
 	if cfg.Env == nil {
 		cfg.Env = os.Environ()
 	}
-	// The variables by which OpenSSL and curl are told of an authority: this
-	// process's alone, and no other leads anywhere from in there.
-	cfg.Env = append(cfg.Env, "SSL_CERT_FILE="+p.tls.Path(), "CURL_CA_BUNDLE="+p.tls.Path())
-	// Nor does a session bus: what listens there fetches, and outside.
+	// A session bus leads nowhere: what listens there fetches, and outside.
 	cfg.Env = append(cfg.Env, "DBUS_SESSION_BUS_ADDRESS=disabled:")
 	code, err = netns.Run(ctx, cfg)
 	g.close()
 	select {
 	case sidecar := <-failed:
-		return code, errors.Join(sidecar, err)
+		return code, sidecar // which ended the command, too
 	default:
 		return code, err
 	}
 }
 
-func (p *Sidecar) awaitReady(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, readyWait)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if p.ready.why() == nil {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
 // guest is the command's side of a Command: all that it sends comes here.
 type guest struct {
-	p *Sidecar
+	p      *Sidecar
+	heard  atomic.Bool // the command has sent what a torrent client sends
+	silent atomic.Bool // it had not after some time
 
 	mu    sync.Mutex
 	net   *netns.Network        // guarded by mu: set before the command starts
@@ -125,10 +115,6 @@ func (g *guest) Name(name string) netip.Addr {
 	if len(g.names) >= maxNames {
 		return netip.Addr{}
 	}
-	// The authority must sign for a tracker before the client reads its
-	// certificate, which is now. A name that it can't sign for, or that turns
-	// out to be no tracker's, does no harm.
-	g.p.tls.Allow(name)
 	i := len(g.names) + 257
 	b := nameRange.Addr().As4()
 	b[2], b[3] = byte(i>>8), byte(i)
@@ -165,6 +151,7 @@ func (g *guest) TCP(ctx context.Context, _, dst netip.AddrPort) (func(netns.Conn
 			handler{g.p}.elsewhere(ctx, c, g.host(dst.Addr()), conn)
 		}, nil
 	}
+	g.heard.Store(true)
 	g.connected(dst.Addr())
 	session, err := handler{g.p}.peer(ctx, c, dst)
 	switch {
@@ -183,13 +170,16 @@ func (g *guest) UDP(b []byte, src, dst netip.AddrPort) {
 	c := g.client()
 	switch {
 	case peers.Is(dst.Addr()) && utp.Is(b):
+		g.heard.Store(true)
 		g.utp(b, src, dst)
 	case dht.IsPacket(b):
+		g.heard.Store(true)
 		c.mu.Lock()
 		c.asked = true
 		c.mu.Unlock()
 		c.dht.Packet(b, src, dst)
 	case announce.IsUDP(b):
+		g.heard.Store(true)
 		g.p.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()

@@ -49,7 +49,7 @@ Exit status: 0 success, 1 failure, 2 usage error.`,
 			&cli.StringFlag{Name: "redis", EnvVars: []string{"SHOAL_REDIS"}, Usage: "`URL` of a Redis server, 6.2 or newer, that keeps the records, as redis://USER:PASSWORD@HOST:PORT/NUMBER (default: kept in memory and --state)"},
 			&cli.BoolFlag{Name: "print-link", Usage: "print the tracker link and exit, also while the tracker runs; creates the keys if needed"},
 			&cli.BoolFlag{Name: "print-id", Usage: "print the tracker's KEY@IP:PORT for network files and exit, also while it runs; creates the keys if needed"},
-		}, program.LogFlags...),
+		}, program.LogFlags("info")...),
 		Action: program.Stoppable(run),
 	})
 }

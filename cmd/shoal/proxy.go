@@ -34,7 +34,7 @@ Example: shoal proxy --network network.json`,
 		hopsFlag,
 		&cli.BoolFlag{Name: "strict", Usage: "refuse clients that announce but keep peer connections out of the proxy", DefaultText: "warn about them"},
 		bootstrapFlag,
-	}, program.LogFlags...),
+	}, program.LogFlags("info")...),
 	Action: program.Stoppable(runProxy),
 }
 

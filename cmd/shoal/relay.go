@@ -35,7 +35,7 @@ Example: shoal relay --network network.json --listen 0.0.0.0:9001 --limit 80Mbit
 		&cli.StringFlag{Name: "contact", Usage: "public contact `TEXT` in the directory, e.g. an email address"},
 		&cli.StringSliceFlag{Name: "family", Usage: "`ID` of another relay that you run, so that no circuit uses both; set it on both relays, repeat for several"},
 		&cli.BoolFlag{Name: "print-id", Usage: "print this relay's ID@IP:PORT for network files and exit, also while it runs; creates the keys if needed"},
-	}, program.LogFlags...),
+	}, program.LogFlags("info")...),
 	Action: program.Stoppable(runRelay),
 }
 

@@ -32,9 +32,10 @@ Example: shoal run --network network.json --publish 9091 -- transmission-daemon 
 		networkFlag, trackerFlag, sourceFlag,
 		&cli.StringFlag{Name: "state", Usage: "`DIR` for keys and saved state, readable by you only", DefaultText: "the first unused of shoal/run/1, 2, … in your configuration folder"},
 		&cli.StringSliceFlag{Name: "publish", Usage: "port of this machine to forward to the command, as `[HOST:]PORT[:CLIENTPORT]`, e.g. 9091; repeat for several"},
+		&cli.StringFlag{Name: "interface", Usage: "`NAME[=ADDRESS]` of the command's only network interface, for a client that is set to use one, e.g. wg0 or wg0=10.2.0.2", DefaultText: fmt.Sprintf("%s=%v", netns.DefaultInterface, netns.ClientAddr)},
 		&cli.StringFlag{Name: "status", Usage: "`IP:PORT` of the status page, a loopback address", Value: "127.0.0.1:0", DefaultText: "a free port, printed"},
 		hopsFlag, bootstrapFlag,
-	}, program.LogFlags...),
+	}, program.LogFlags("warn")...),
 	Action: run,
 }
 
@@ -66,12 +67,21 @@ func run(c *cli.Context) error {
 	// The command's signals, not the sidecar's: netns.Run passes them on.
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	confined := netns.Config{Command: command, Publish: publish}
+	if s := c.String("interface"); s != "" {
+		if confined.Interface, confined.Addr, err = netns.ParseInterface(s); err != nil {
+			return program.Usagef("--interface: %w", err)
+		}
+	}
 	p, err := openRun(cfg, c.String("state"))
 	if err != nil {
 		return refused(c, err, severalRuns)
 	}
 	fmt.Fprintf(os.Stderr, "shoal: status page: %s\n", p.StatusURL())
-	code, err := p.Command(context.WithoutCancel(ctx), netns.Config{Command: command, Publish: publish})
+	code, err := p.Command(context.WithoutCancel(ctx), confined)
+	if errors.Is(err, proxy.ErrUsage) {
+		return program.Usage(err)
+	}
 	if err != nil {
 		if code == 0 {
 			code = 1

@@ -136,7 +136,7 @@ func (a *aria2) Progress(ctx context.Context, h torrent.Hash) (Progress, error) 
 		return Progress{}, err
 	}
 	number := func(s string) float64 { n, _ := strconv.ParseFloat(s, 64); return n }
-	p := Progress{Peers: int(number(d.Connections)), State: d.Status, Announce: d.Error}
+	p := Progress{Peers: int(number(d.Connections)), State: d.Status, Announce: d.Error, Alarm: d.Error}
 	p.Settled = d.Bittorrent.Info != nil && d.Verified == "" && d.Waiting == "" && d.Status == "active"
 	if total := number(d.Total); total > 0 {
 		p.Done = number(d.Completed) / total
@@ -148,6 +148,9 @@ func (a *aria2) Progress(ctx context.Context, h torrent.Hash) (Progress, error) 
 func (a *aria2) Remove(ctx context.Context, h torrent.Hash) error { return a.do(ctx, "forceRemove", h) }
 func (a *aria2) Pause(ctx context.Context, h torrent.Hash) error  { return a.do(ctx, "forcePause", h) }
 func (a *aria2) Resume(ctx context.Context, h torrent.Hash) error { return a.do(ctx, "unpause", h) }
+
+// Reannounce does nothing: aria2 announces at its own pace.
+func (a *aria2) Reannounce(context.Context, torrent.Hash) error { return nil }
 
 func (a *aria2) do(ctx context.Context, method string, h torrent.Hash) error {
 	d, err := a.find(ctx, h)

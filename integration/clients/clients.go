@@ -73,6 +73,7 @@ type Progress struct {
 	State     string  // the client's own word
 	Announced bool    // a tracker has answered
 	Announce  string  // what the tracker last said, in the client's words; often empty
+	Alarm     string  // what the client shows as an error of the torrent; mostly empty
 }
 
 // Client is one running client.
@@ -88,6 +89,10 @@ type Client interface {
 
 	// Remove forgets a torrent and keeps its files.
 	Remove(ctx context.Context, h torrent.Hash) error
+
+	// Reannounce asks the trackers again, as soon as they allow it. A client that
+	// can't be told to does nothing.
+	Reannounce(ctx context.Context, h torrent.Hash) error
 
 	// Pause and Resume stop a torrent for a while.
 	Pause(ctx context.Context, h torrent.Hash) error

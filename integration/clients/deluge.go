@@ -145,7 +145,12 @@ func (d *deluge) Progress(ctx context.Context, h torrent.Hash) (Progress, error)
 	peers, _ := s["num_peers"].(int64)
 	seeds, _ := s["num_seeds"].(int64)
 	tracker, _ := s["tracker_status"].(string)
+	alarm := ""
+	if strings.HasPrefix(tracker, "Error") || strings.HasPrefix(tracker, "Warning") || state == "Error" {
+		alarm = tracker
+	}
 	return Progress{
+		Alarm:     alarm,
 		Done:      percent / 100,
 		Settled:   state == "Downloading" || state == "Seeding",
 		Peers:     int(peers + seeds),
@@ -157,6 +162,11 @@ func (d *deluge) Progress(ctx context.Context, h torrent.Hash) (Progress, error)
 
 func (d *deluge) Remove(ctx context.Context, h torrent.Hash) error {
 	_, err := d.daemon.Call(ctx, "core.remove_torrent", h.String(), false)
+	return err
+}
+
+func (d *deluge) Reannounce(ctx context.Context, h torrent.Hash) error {
+	_, err := d.daemon.Call(ctx, "core.force_reannounce", []any{h.String()})
 	return err
 }
 

@@ -203,6 +203,9 @@ func (q *qBittorrent) Progress(ctx context.Context, h torrent.Hash) (Progress, e
 			continue // DHT, PeX, LSD
 		}
 		p.Announced = p.Announced || t.Status == 2
+		if t.Status == 4 { // not working
+			p.Alarm = t.Msg
+		}
 		if t.Msg != "" {
 			p.Announce = t.Msg
 		}
@@ -212,6 +215,10 @@ func (q *qBittorrent) Progress(ctx context.Context, h torrent.Hash) (Progress, e
 
 func (q *qBittorrent) Remove(ctx context.Context, h torrent.Hash) error {
 	return q.do(ctx, "torrents/delete", h, url.Values{"deleteFiles": {"false"}})
+}
+
+func (q *qBittorrent) Reannounce(ctx context.Context, h torrent.Hash) error {
+	return q.do(ctx, "torrents/reannounce", h, nil)
 }
 
 func (q *qBittorrent) Pause(ctx context.Context, h torrent.Hash) error {

@@ -128,7 +128,7 @@ func (r *rTorrent) Progress(ctx context.Context, h torrent.Hash) (Progress, erro
 	if err != nil {
 		return Progress{}, err
 	}
-	p := Progress{Peers: n[5], Announce: message, State: fmt.Sprintf("hashing %d, open %d, meta %d", n[2], n[3], n[4])}
+	p := Progress{Peers: n[5], Announce: message, Alarm: message, State: fmt.Sprintf("hashing %d, open %d, meta %d", n[2], n[3], n[4])}
 	p.Settled = n[2] == 0 && n[3] == 1 && n[4] == 0
 	if n[0] > 0 {
 		p.Done = float64(n[1]) / float64(n[0])
@@ -141,6 +141,10 @@ func (r *rTorrent) Progress(ctx context.Context, h torrent.Hash) (Progress, erro
 func (r *rTorrent) Remove(ctx context.Context, h torrent.Hash) error { return r.do(ctx, "d.erase", h) }
 func (r *rTorrent) Pause(ctx context.Context, h torrent.Hash) error  { return r.do(ctx, "d.stop", h) }
 func (r *rTorrent) Resume(ctx context.Context, h torrent.Hash) error { return r.do(ctx, "d.start", h) }
+
+func (r *rTorrent) Reannounce(ctx context.Context, h torrent.Hash) error {
+	return r.do(ctx, "d.tracker_announce", h)
+}
 
 func (r *rTorrent) do(ctx context.Context, method string, h torrent.Hash) error {
 	_, err := r.of(ctx, method, h)

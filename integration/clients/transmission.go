@@ -126,7 +126,7 @@ func (t *transmission) Progress(ctx context.Context, h torrent.Hash) (Progress, 
 	}
 	s := answer.Torrents[0]
 	// 1 and 2: waiting for a check, checking.
-	p := Progress{Done: s.Done, Settled: s.Metadata == 1 && s.Status != 1 && s.Status != 2, Peers: s.Peers, State: fmt.Sprintf("status %d", s.Status), Announce: s.Error}
+	p := Progress{Done: s.Done, Settled: s.Metadata == 1 && s.Status != 1 && s.Status != 2, Peers: s.Peers, State: fmt.Sprintf("status %d", s.Status), Announce: s.Error, Alarm: s.Error}
 	for _, tracker := range s.Trackers {
 		p.Announced = p.Announced || tracker.Succeeded
 		if tracker.Result != "" {
@@ -138,6 +138,10 @@ func (t *transmission) Progress(ctx context.Context, h torrent.Hash) (Progress, 
 
 func (t *transmission) Remove(ctx context.Context, h torrent.Hash) error {
 	return t.call(ctx, "torrent-remove", map[string]any{"ids": []string{h.String()}}, nil)
+}
+
+func (t *transmission) Reannounce(ctx context.Context, h torrent.Hash) error {
+	return t.call(ctx, "torrent-reannounce", map[string]any{"ids": []string{h.String()}}, nil)
 }
 
 func (t *transmission) Pause(ctx context.Context, h torrent.Hash) error {

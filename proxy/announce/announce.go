@@ -30,7 +30,7 @@ const (
 // success, whatever it is told.
 const (
 	DefaultInterval = 30 * time.Minute // where a Response names none
-	MinInterval     = time.Minute      // between announces that a user forces
+	MinInterval     = 30 * time.Second // between announces that a user forces
 	RetryInterval   = 30 * time.Second // after a failure that names none
 )
 

@@ -115,7 +115,7 @@ func TestAnswersStayWithinLimits(t *testing.T) {
 		if got := len(m["peers"].(string)) / 6; got != n {
 			t.Errorf("numwant %q: %d peers, want %d", want, got, n)
 		}
-		if m["interval"] != int64(60) || m["complete"] != int64(0) || m["incomplete"] != int64(0) {
+		if m["interval"] != int64(30) || m["complete"] != int64(0) || m["incomplete"] != int64(0) {
 			t.Errorf("numwant %q: %v", want, m)
 		}
 	}

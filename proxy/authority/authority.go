@@ -1,10 +1,11 @@
-// Package authority is the certificate authority of one computer: it lets the
-// sidecar answer HTTPS trackers to a client that was told to trust it. What it
-// signs is worth nothing elsewhere: its certificate names the hosts of the
-// trackers in use and holds for no other, for servers only, for 90 days. It is
-// never installed in a system's store.
-// Not here: what is said inside TLS (package announce), which hosts are allowed
-// (package proxy).
+// Package authority is the certificate authority of one sidecar: it lets the
+// sidecar answer HTTPS trackers to a client that trusts it. It signs for servers
+// only, and makes no further authority. Its certificate names no host, so that a
+// client reads it once, and so that no file tells which trackers are in use.
+// Who trusts it must therefore be the torrent client and nothing else: it never
+// belongs in a system's store.
+// Not here: what is said inside TLS (package announce), who is made to trust the
+// authority (packages proxy/netns and proxy/setup).
 package authority
 
 import (
@@ -19,7 +20,6 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -29,48 +29,57 @@ import (
 
 // The lifetimes and limits.
 const (
-	Lifetime  = 90 * 24 * time.Hour // of the authority's key
-	renewAt   = 14 * 24 * time.Hour // left of it when Open makes a new one
+	Lifetime  = 365 * 24 * time.Hour // of an authority that is kept in a folder
+	renewAt   = 30 * 24 * time.Hour  // left of it when Open makes a new one
+	unkept    = 10 * Lifetime        // of one that ends with its process
 	leafLife  = 7 * 24 * time.Hour
-	leafRenew = 24 * time.Hour
-	backdate  = time.Hour // for clocks that lag
-	MaxHosts  = 256       // tracker hosts
+	leafRenew = 24 * time.Hour // from either end of a leaf's time: clocks are set
+	maxLeaves = 256            // kept ready
 )
+
+// begin is before any time that a clock may be set back to.
+var begin = time.Date(2000, time.January, 1, 0, 0, 0, 0, time.UTC)
 
 // ErrHost means that a name can't be a tracker's here: no host name, or one
 // under which strangers' names live, like com.
-var ErrHost = errors.New("authority: not a tracker host that can be allowed")
+var ErrHost = errors.New("authority: not the name of a tracker")
 
-// Authority signs certificates for the allowed hosts. Safe for concurrent use.
+// Authority signs certificates. Safe for concurrent use.
 type Authority struct {
-	dir     string
+	dir     string            // "" for one that is kept nowhere
 	leafKey *ecdsa.PrivateKey // of every leaf; never stored
 
 	mu     sync.Mutex
 	key    *ecdsa.PrivateKey           // guarded by mu
-	cert   *x509.Certificate           // guarded by mu; its constraints are the allowed hosts
-	leaves map[string]*tls.Certificate // guarded by mu; by host, all of them allowed
+	cert   *x509.Certificate           // guarded by mu
+	leaves map[string]*tls.Certificate // guarded by mu; by host
 }
 
-// Open returns the authority that is kept in dir, made when there is none or
-// the one there is about to expire: then clients must be told of the new one.
-// A file that can't be read, or that others could read, is an error.
-func Open(dir string) (*Authority, error) {
-	leafKey, err := newKey()
+// New returns an authority of this process alone: its key is in memory, and
+// what it has signed is worth nothing once the process is gone.
+func New() (*Authority, error) {
+	a, err := empty("")
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{dir: dir, leafKey: leafKey, leaves: make(map[string]*tls.Certificate)}
+	return a, a.renew(unkept)
+}
+
+// Open returns the authority that is kept in dir. It makes one if there is none
+// or if the one there is about to expire: clients must then read Path again.
+// A damaged file is replaced. One that others could have read is an error.
+func Open(dir string) (*Authority, error) {
+	a, err := empty(dir)
+	if err != nil {
+		return nil, err
+	}
 	if err := a.load(); err != nil {
 		return nil, err
 	}
-	switch {
-	case a.cert == nil:
-		err = a.renew(nil)
-	case time.Until(a.cert.NotAfter) < renewAt:
-		err = a.renew(hostsOf(a.cert))
-	default:
-		err = a.export()
+	if a.cert == nil || time.Until(a.cert.NotAfter) < renewAt {
+		err = a.renew(Lifetime)
+	} else {
+		err = a.export(a.cert)
 	}
 	if err != nil {
 		return nil, err
@@ -78,61 +87,19 @@ func Open(dir string) (*Authority, error) {
 	return a, nil
 }
 
+func empty(dir string) (*Authority, error) {
+	leafKey, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{dir: dir, leafKey: leafKey, leaves: make(map[string]*tls.Certificate)}, nil
+}
+
 // Expires returns when the authority's certificate ends.
 func (a *Authority) Expires() time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.cert.NotAfter
-}
-
-// Allow makes host, a tracker's name or address, one that the authority signs
-// for, in place of the oldest name where MaxHosts are already. The file at Path
-// is then a new one; a client that read the old one does not take the host's
-// certificate before it reads the new.
-func (a *Authority) Allow(host string) error {
-	host, err := clean(host)
-	if err != nil {
-		return err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	hosts := hostsOf(a.cert)
-	if slices.Contains(hosts, host) {
-		return nil
-	}
-	if len(hosts) >= MaxHosts {
-		delete(a.leaves, hosts[0])
-		hosts = hosts[1:]
-	}
-	return a.issue(a.key, append(hosts, host), a.cert.NotBefore, a.cert.NotAfter)
-}
-
-// Forget takes back what Allow did: the host turned out to be no tracker's.
-func (a *Authority) Forget(host string) error {
-	host, err := clean(host)
-	if err != nil {
-		return err
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	hosts := hostsOf(a.cert)
-	i := slices.Index(hosts, host)
-	if i < 0 {
-		return nil
-	}
-	delete(a.leaves, host)
-	return a.issue(a.key, slices.Delete(hosts, i, i+1), a.cert.NotBefore, a.cert.NotAfter)
-}
-
-// Allowed says if the authority signs for host.
-func (a *Authority) Allowed(host string) bool {
-	host, err := clean(host)
-	if err != nil {
-		return false
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Contains(hostsOf(a.cert), host)
 }
 
 // clean returns the one form of a host: an address, or a name in lower case.
@@ -156,7 +123,7 @@ func clean(host string) (string, error) {
 	return host, nil
 }
 
-// isName says if s is a DNS name of two labels or more, in lower case.
+// isName reports whether s is a DNS name of two labels or more, in lower case.
 func isName(s string) bool {
 	labels := strings.Split(s, ".")
 	for _, l := range labels {
@@ -168,48 +135,24 @@ func isName(s string) bool {
 	return len(s) <= 253 && len(labels) > 1 && strings.Trim(top, "0123456789") != ""
 }
 
-// hostsOf returns the hosts that an authority's certificate holds for.
-func hostsOf(cert *x509.Certificate) (hosts []string) {
-	for _, name := range cert.PermittedDNSDomains {
-		if name != nowhere {
-			hosts = append(hosts, name)
-		}
-	}
-	for _, ip := range cert.PermittedIPRanges {
-		hosts = append(hosts, ip.IP.String())
-	}
-	return hosts
-}
-
-// nowhere stands for no host: a certificate without constraints holds for all.
-const nowhere = "shoal.invalid"
-
-// renew makes a new key and a certificate for hosts. The caller holds mu, or is Open.
-func (a *Authority) renew(hosts []string) error {
+// renew makes a new key and a certificate for it, and stores both if the
+// authority is kept. The caller holds mu, or has the only reference.
+func (a *Authority) renew(life time.Duration) error {
 	key, err := newKey()
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	return a.issue(key, hosts, now.Add(-backdate), now.Add(Lifetime))
-}
-
-// issue makes and stores the authority's own certificate. A key's time is not
-// prolonged by it. The caller holds mu, or is Open.
-func (a *Authority) issue(key *ecdsa.PrivateKey, hosts []string, from, to time.Time) error {
 	t := &x509.Certificate{
-		SerialNumber:                serial(),
-		Subject:                     pkix.Name{CommonName: "Shoal, for the trackers of this computer only"},
-		NotBefore:                   from,
-		NotAfter:                    to,
-		IsCA:                        true,
-		BasicConstraintsValid:       true,
-		MaxPathLenZero:              true,
-		KeyUsage:                    x509.KeyUsageCertSign,
-		ExtKeyUsage:                 []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		PermittedDNSDomainsCritical: true,
+		SerialNumber:          serial(),
+		Subject:               pkix.Name{CommonName: "Shoal, for one torrent client only"},
+		NotBefore:             begin,
+		NotAfter:              time.Now().Add(life),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLenZero:        true,
+		KeyUsage:              x509.KeyUsageCertSign,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	constrain(t, hosts)
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
 		return fmt.Errorf("authority: make certificate: %w", err)
@@ -218,42 +161,15 @@ func (a *Authority) issue(key *ecdsa.PrivateKey, hosts []string, from, to time.T
 	if err != nil {
 		return fmt.Errorf("authority: read own certificate: %w", err)
 	}
-	if err := store(a.dir, key, cert); err != nil {
+	if err := a.save(key, cert); err != nil {
 		return err
 	}
-	if a.key != key {
-		clear(a.leaves)
-	}
+	clear(a.leaves)
 	a.key, a.cert = key, cert
-	return a.export()
+	return nil
 }
 
-// constrain makes t hold for hosts only. A kind of name without a permitted
-// one must be excluded, or all of the kind would be allowed.
-func constrain(t *x509.Certificate, hosts []string) {
-	for _, h := range hosts {
-		ip := net.ParseIP(h)
-		if ip == nil {
-			t.PermittedDNSDomains = append(t.PermittedDNSDomains, h)
-			continue
-		}
-		if v4 := ip.To4(); v4 != nil {
-			ip = v4
-		}
-		t.PermittedIPRanges = append(t.PermittedIPRanges, &net.IPNet{IP: ip, Mask: net.CIDRMask(8*len(ip), 8*len(ip))})
-	}
-	if len(t.PermittedDNSDomains) == 0 {
-		t.PermittedDNSDomains = []string{nowhere}
-	}
-	if len(t.PermittedIPRanges) == 0 {
-		t.ExcludedIPRanges = []*net.IPNet{
-			{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)},
-			{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
-		}
-	}
-}
-
-// leaf returns the certificate of an allowed host.
+// leaf returns the certificate of a host.
 func (a *Authority) leaf(host string) (*tls.Certificate, error) {
 	host, err := clean(host)
 	if err != nil {
@@ -261,21 +177,21 @@ func (a *Authority) leaf(host string) (*tls.Certificate, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !slices.Contains(hostsOf(a.cert), host) {
-		return nil, ErrNotAllowed
-	}
 	now := time.Now()
 	if !now.Before(a.cert.NotAfter) {
-		if err := a.renew(hostsOf(a.cert)); err != nil {
+		if err := a.renew(Lifetime); err != nil {
 			return nil, err
 		}
 	}
-	if c := a.leaves[host]; c != nil && c.Leaf.NotAfter.Sub(now) > leafRenew {
+	if c := a.leaves[host]; c != nil && c.Leaf.NotAfter.Sub(now) > leafRenew && !now.Before(c.Leaf.NotBefore) {
 		return c, nil
 	}
 	c, err := a.sign(host, now)
 	if err != nil {
 		return nil, err
+	}
+	if len(a.leaves) >= maxLeaves {
+		clear(a.leaves)
 	}
 	a.leaves[host] = c
 	return c, nil
@@ -284,13 +200,10 @@ func (a *Authority) leaf(host string) (*tls.Certificate, error) {
 func (a *Authority) sign(host string, now time.Time) (*tls.Certificate, error) {
 	t := &x509.Certificate{
 		SerialNumber: serial(),
-		NotBefore:    now.Add(-backdate),
+		NotBefore:    now.Add(-leafRenew),
 		NotAfter:     now.Add(leafLife),
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	if t.NotBefore.Before(a.cert.NotBefore) {
-		t.NotBefore = a.cert.NotBefore
 	}
 	if t.NotAfter.After(a.cert.NotAfter) {
 		t.NotAfter = a.cert.NotAfter

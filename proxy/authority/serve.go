@@ -15,15 +15,16 @@ const HandshakeTimeout = 10 * time.Second
 
 // What a client that speaks TLS may run into. Package proxy counts them.
 var (
-	ErrNotAllowed = errors.New("authority: TLS to a host that is no allowed tracker")
+	ErrNotAllowed = errors.New("authority: TLS for a name that the client did not dial, or that can't be a tracker's")
 	ErrDistrusted = errors.New("authority: the client doesn't trust this authority")
 	ErrHandshake  = errors.New("authority: the TLS handshake failed")
 )
 
 // Handshake is the server's side of TLS on conn, for the tracker that the
-// client meant: host, unless its ClientHello names another. The returned Conn
-// takes conn's place. On an error the client was told by an alert and conn is
-// closed; the error is or wraps one of those above and names no host.
+// client dialled: host, or the name in its ClientHello if host is an address.
+// The authority signs for no other. The returned Conn takes conn's place. On an
+// error the client has received an alert and conn is closed; the error is or
+// wraps one of those above and names no host.
 func (a *Authority) Handshake(ctx context.Context, conn net.Conn, host string) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -36,11 +37,11 @@ func (a *Authority) Handshake(ctx context.Context, conn net.Conn, host string) (
 		NextProtos:             []string{"http/1.1"},
 		SessionTicketsDisabled: true,
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			name := host
-			if hello.ServerName != "" {
-				name = hello.ServerName
+			var c *tls.Certificate
+			name, err := meant(host, hello.ServerName)
+			if err == nil {
+				c, err = a.leaf(name)
 			}
-			c, err := a.leaf(name)
 			refused, shown = err, err == nil
 			if errors.Is(err, ErrNotAllowed) || errors.Is(err, ErrHost) {
 				return nil, nil // makes the alert unrecognized_name
@@ -70,6 +71,20 @@ func (a *Authority) Handshake(ctx context.Context, conn net.Conn, host string) (
 		return nil, ErrDistrusted
 	}
 	return nil, fmt.Errorf("%w: %w", ErrHandshake, err)
+}
+
+// meant returns the host that the client wants a certificate of: it dialled host
+// and its ClientHello has the name sni, which may be empty.
+func meant(host, sni string) (string, error) {
+	dialled, err := clean(host)
+	if err != nil || sni == "" {
+		return dialled, err
+	}
+	name, err := clean(sni)
+	if err == nil && name != dialled && net.ParseIP(dialled) == nil {
+		err = ErrNotAllowed
+	}
+	return name, err
 }
 
 // isTimeout tells a client that dawdles from one that saw the certificate and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ type control struct {
 
 const (
 	maxMessage = 64 << 10 // bytes of one message
-	maxFDs     = 4        // of one message
+	maxFDs     = 8        // of one message
 )
 
 type kind string
@@ -32,18 +33,23 @@ const (
 	kindReady  kind = "ready"  // Road, MAC, Peer; fds: the interface, then the resolver's sockets
 	kindFailed kind = "failed" // Text, Denied: there will be no namespace
 	kindDialed kind = "dialed" // ID, Text if it failed, else an fd
+	kindOpen   kind = "open"   // Port: the command listens there
+	kindNotify kind = "notify" // Text for the service manager
 	kindSay    kind = "say"    // Text for the user
 	kindExit   kind = "exit"   // Code; nothing is left in the namespace
 
 	// From Run to inside.
-	kindStart  kind = "start"  // run the command
-	kindDial   kind = "dial"   // ID, Port: connect to 127.0.0.1
-	kindSignal kind = "signal" // Code: for the command
-	kindStop   kind = "stop"   // Grace: end everything
+	kindPrepare kind = "prepare" // Setup: make the namespace; the first message
+	kindStart   kind = "start"   // Ports: run the command, and report when it listens there
+	kindDial    kind = "dial"    // ID, Port: connect to the command
+	kindSignal  kind = "signal"  // Code: for the command
+	kindStop    kind = "stop"    // Grace: end everything
 )
 
 type message struct {
 	Kind   kind
+	Setup  setup         `json:",omitzero"`
+	Ports  []uint16      `json:",omitempty"`
 	Text   string        `json:",omitempty"`
 	Denied bool          `json:",omitempty"`
 	Road   road          `json:",omitempty"`
@@ -53,6 +59,14 @@ type message struct {
 	Port   uint16        `json:",omitempty"`
 	Code   int           `json:",omitempty"`
 	Grace  time.Duration `json:",omitempty"`
+}
+
+// setup is how inside makes the namespace.
+type setup struct {
+	Interface string
+	Addr      netip.Addr
+	Trust     []byte `json:",omitempty"`
+	NoTUN     bool   `json:",omitempty"`
 }
 
 // road is which kind of interface a namespace has.

@@ -24,9 +24,7 @@ const (
 const (
 	controlFD = 3 // of inside
 
-	ifName   = "shoal0" // the command's interface
-	peerName = "shoal1" // the veth pair's other end
-	txQueue  = 1000     // packets
+	txQueue = 1000 // packets
 )
 
 // Init must be the first call in main of a program that uses Run. In a process
@@ -54,18 +52,24 @@ func inside(args []string) {
 		fmt.Fprintf(os.Stderr, "shoal: %v\n", err)
 		os.Exit(ExitNotStarted)
 	}
-	if err := prepare(ctl); err != nil {
+	s := &supervisor{ctl: ctl, command: args, asked: make(map[int]bool)}
+	if err := s.prepare(); err != nil {
 		denied := errors.Is(err, fs.ErrPermission)
 		_ = ctl.send(message{Kind: kindFailed, Text: err.Error(), Denied: denied})
 		os.Exit(ExitNotStarted)
 	}
-	s := &supervisor{ctl: ctl, command: args, asked: make(map[int]bool)}
 	s.run()
 	os.Exit(0)
 }
 
 // prepare makes the interface and the mounts, and passes the interface to Run.
-func prepare(ctl *control) error {
+func (s *supervisor) prepare() error {
+	m, fds, err := s.ctl.receive()
+	closeAll(fds)
+	if err != nil {
+		return err
+	}
+	how := m.Setup
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
 		err = netlink.LinkSetUp(lo)
@@ -75,29 +79,30 @@ func prepare(ctl *control) error {
 	}
 	ready := message{Kind: kindReady, Road: roadTUN}
 	fd := -1
-	if os.Getenv(envNoTUN) == "" {
-		fd, err = makeTUN()
+	if !how.NoTUN {
+		fd, err = makeTUN(how)
 	}
 	if fd < 0 {
 		tunErr := err
 		ready.Road = roadVeth
-		if fd, ready.MAC, ready.Peer, err = makeVeth(); err != nil {
+		if fd, ready.MAC, ready.Peer, err = makeVeth(how); err != nil {
 			return errors.Join(err, tunErr)
 		}
 	}
-	if err := privateMounts(); err != nil {
+	if s.own, err = privateMounts(how.Trust, s.command[0]); err != nil {
 		return err
 	}
-	return ctl.send(ready, append([]int{fd}, resolverSockets()...)...)
+	s.notify, err = s.own.notifySocket()
+	if err != nil {
+		ready.Text = "the service manager does not hear when the command is ready: " + err.Error()
+	}
+	return s.ctl.send(ready, append([]int{fd}, resolverSockets()...)...)
 }
 
-// envNoTUN is set by Config.noTUN for inside and isn't passed on.
-const envNoTUN = "SHOAL_RUN_NO_TUN"
-
 // makeTUN returns the file of a TUN that is the command's way out, or -1.
-func makeTUN() (int, error) {
+func makeTUN(how setup) (int, error) {
 	tun := &netlink.Tuntap{
-		LinkAttrs:  netlink.LinkAttrs{Name: ifName},
+		LinkAttrs:  netlink.LinkAttrs{Name: how.Interface},
 		Mode:       netlink.TUNTAP_MODE_TUN,
 		Flags:      netlink.TUNTAP_NO_PI | netlink.TUNTAP_VNET_HDR,
 		NonPersist: true,
@@ -116,7 +121,7 @@ func makeTUN() (int, error) {
 	}
 	// The kernel may leave out checksums; an older one that can't is fine.
 	_ = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, unix.TUN_F_CSUM)
-	if err := wayOut(tun.Name); err != nil {
+	if err := wayOut(tun.Name, how.Addr); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("TUN: %w", err)
 	}
@@ -127,15 +132,15 @@ func makeTUN() (int, error) {
 // Neither end speaks ARP: the kernel addresses what it sends to the near end
 // itself, so that to the far end, which has no IP address either, every packet
 // is some other host's and only the packet socket takes it.
-func makeVeth() (fd int, mac, peer []byte, err error) {
+func makeVeth(how setup) (fd int, mac, peer []byte, err error) {
 	fail := func(err error) (int, []byte, []byte, error) {
 		return -1, nil, nil, fmt.Errorf("veth pair: %w", err)
 	}
-	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: ifName, MTU: linkMTU}, PeerName: peerName, PeerMTU: linkMTU}
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: how.Interface, MTU: linkMTU}, PeerName: peerName, PeerMTU: linkMTU}
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fail(err)
 	}
-	near, err := netlink.LinkByName(ifName)
+	near, err := netlink.LinkByName(how.Interface)
 	if err != nil {
 		return fail(err)
 	}
@@ -154,7 +159,7 @@ func makeVeth() (fd int, mac, peer []byte, err error) {
 	if err := netlink.LinkSetUp(far); err != nil {
 		return fail(err)
 	}
-	if err := wayOut(ifName); err != nil {
+	if err := wayOut(how.Interface, how.Addr); err != nil {
 		return fail(err)
 	}
 	// Last: bound to an interface that is down it would begin with an error.
@@ -192,7 +197,7 @@ func packetSocket(index int) (int, error) {
 func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 // wayOut gives the interface the command's address and the route to everywhere.
-func wayOut(name string) error {
+func wayOut(name string, client netip.Addr) error {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return err
@@ -206,7 +211,7 @@ func wayOut(name string) error {
 	if err := netlink.LinkSetTxQLen(l, txQueue); err != nil {
 		return err
 	}
-	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: netlink.NewIPNet(ClientAddr.AsSlice())}); err != nil {
+	if err := netlink.AddrAdd(l, &netlink.Addr{IPNet: netlink.NewIPNet(client.AsSlice())}); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(l); err != nil {
@@ -231,22 +236,4 @@ func quiet(l netlink.Link) error {
 		return nil
 	}
 	return err
-}
-
-// resolverSockets returns what Network.resolve reads: UDP sockets where
-// resolvers look if they don't know our resolv.conf. Going without is fine.
-func resolverSockets() []int {
-	var fds []int
-	for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.AddrFrom4([4]byte{127, 0, 0, 53})} {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-		if err != nil {
-			continue
-		}
-		if unix.Bind(fd, &unix.SockaddrInet4{Addr: a.As4(), Port: dnsPort}) != nil {
-			unix.Close(fd)
-			continue
-		}
-		fds = append(fds, fd)
-	}
-	return fds
 }

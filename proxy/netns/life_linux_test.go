@@ -74,14 +74,14 @@ func TestCommandsThatCannotRun(t *testing.T) {
 
 func TestUserHomeAndFolderStay(t *testing.T) {
 	dir := t.TempDir()
-	cfg := shell(t, traffic{}, `id -u; id -g; echo "$HOME"; pwd -P; echo "$MINE,$http_proxy,$ALL_PROXY,$`+envNoTUN+`,$0"; : >here`)
+	cfg := shell(t, traffic{}, `id -u; id -g; echo "$HOME"; pwd -P; echo "$MINE,$http_proxy,$ALL_PROXY,$0"; : >here`)
 	cfg.Dir = dir
 	cfg.Env = append(cfg.Env, "HOME=/some/where", "MINE=yes", "http_proxy=http://127.0.0.1:1", "ALL_PROXY=socks5://127.0.0.1:1")
 	real, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fmt.Sprintf("%d\n%d\n/some/where\n%s\nyes,,,,sh", os.Getuid(), os.Getgid(), real)
+	want := fmt.Sprintf("%d\n%d\n/some/where\n%s\nyes,,,sh", os.Getuid(), os.Getgid(), real)
 	if out := mustRun(t, cfg); out != want {
 		t.Errorf("the command has\n%s\nwant\n%s", out, want)
 	}
@@ -219,8 +219,14 @@ func without(env []string, name string) (out []string) {
 // host starts a process of its own that runs script in a namespace.
 func host(t *testing.T, script string, attr *syscall.SysProcAttr, files ...*os.File) (*exec.Cmd, *bufio.Reader) {
 	t.Helper()
+	return hostAs(t, "host", script, attr, files...)
+}
+
+// hostAs is host for another role.
+func hostAs(t *testing.T, role, script string, attr *syscall.SysProcAttr, files ...*os.File) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
 	cmd := exec.Command(executablePath(t), script)
-	cmd.Env = append(os.Environ(), roleEnv+"=host")
+	cmd.Env = append(os.Environ(), roleEnv+"="+role)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = attr
 	cmd.ExtraFiles = files

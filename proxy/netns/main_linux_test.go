@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// envNoTUN makes the tests take the veth pair although there is a TUN.
+const envNoTUN = "SHOAL_TEST_NO_TUN"
+
 // patience is how long a test waits for what must happen.
 const patience = time.Minute
 
@@ -131,7 +134,7 @@ func begin(t testing.TB, cfg Config) *live {
 	l := &live{t: t, out: bufio.NewReader(r), done: make(chan struct{})}
 	ready := make(chan *Network, 1)
 	cfg.Stdout, cfg.Stderr = w, os.Stderr
-	cfg.Ready = func(n *Network) { ready <- n }
+	cfg.Ready = func(_ context.Context, n *Network) { ready <- n }
 	var ctx context.Context
 	ctx, l.stop = context.WithCancel(context.Background())
 	go func() {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -32,29 +31,45 @@ var hidden = []string{
 }
 
 // privateMounts gives the calling process's mount namespace its own idea of
-// how names resolve. Mounts that the host makes later still arrive, below
-// directories that were there before; nothing goes the other way.
-func privateMounts() error {
+// how names resolve and, unless trust is nil, of whom to trust. Mounts that the
+// host makes later still arrive, below directories that were there before;
+// nothing goes the other way.
+func privateMounts(trust []byte, program string) (*overlay, error) {
 	if err := unix.Mount("", "/", "", unix.MS_SLAVE|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("mount namespace: %w", err)
+		return nil, fmt.Errorf("mount namespace: %w", err)
 	}
 	for _, run := range []string{"/run", "/var/run"} {
 		info, err := os.Lstat(run)
 		if err != nil || !info.IsDir() {
 			continue // not there, or a symlink to the other
 		}
-		if err := hideIn(run, hidden); err != nil {
-			return fmt.Errorf("hide the resolvers in %s: %w", run, err)
+		readOnly := os.Geteuid() != 0 // root's daemons write their pid files here
+		var add map[string][]byte
+		if dir, file := filepath.Split(trustFile); trust != nil && filepath.Clean(dir) == run {
+			add = map[string][]byte{file: trust}
+		}
+		if err := cover(run, hidden, add, readOnly); err != nil {
+			return nil, fmt.Errorf("hide the resolvers in %s: %w", run, err)
 		}
 	}
 	if err := coverUsers(); err != nil {
-		return err
+		return nil, err
+	}
+	own, err := openOverlay()
+	if err != nil {
+		return nil, err
 	}
 	resolv := fmt.Sprintf("nameserver %v\noptions timeout:2 attempts:2\n", ResolverAddr)
-	if err := replaceFile("/etc/resolv.conf", func([]byte) []byte { return []byte(resolv) }); err != nil {
-		return err
+	if err := own.lay("/etc/resolv.conf", text([]byte(resolv))); err != nil {
+		return nil, err
 	}
-	return replaceFile("/etc/nsswitch.conf", nsswitch)
+	if err := own.lay("/etc/nsswitch.conf", ownNsswitch); err != nil {
+		return nil, err
+	}
+	if trust != nil {
+		trustOnly(own, trust, program)
+	}
+	return own, nil
 }
 
 // The users' folders for sockets, and what in one of them stays: the screen.
@@ -117,9 +132,9 @@ func coverError(err error) error {
 	return fmt.Errorf("cover a user's socket: %w", err)
 }
 
-// listens says if somebody listens at a socket. One left behind by a program
-// that is gone may be the command's own, which makes it anew. A datagram socket
-// asks: whoever listens for connections does not hear of it.
+// listens reports whether somebody listens at a socket. One left behind by a
+// program that is gone may be the command's own, which makes it anew. A datagram
+// socket asks: who listens for connections does not notice.
 func listens(path string) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -127,6 +142,16 @@ func listens(path string) bool {
 	}
 	defer unix.Close(fd)
 	return !errors.Is(unix.Connect(fd, &unix.SockaddrUnix{Name: path}), unix.ECONNREFUSED)
+}
+
+const maxNsswitch = 64 << 10
+
+func ownNsswitch() ([]byte, error) {
+	old, err := readUpTo("/etc/nsswitch.conf", maxNsswitch)
+	if err != nil { // out of the command's reach, too
+		old = nil
+	}
+	return nsswitch(old), nil
 }
 
 // nsswitch returns old with names of hosts looked up in files and DNS alone:
@@ -143,11 +168,11 @@ func nsswitch(old []byte) []byte {
 	return []byte(out.String())
 }
 
-// hideIn covers dir with a file system that holds everything dir does now,
-// except for the paths in gone. What a daemon puts there later isn't seen: a
-// resolver may start after us.
-func hideIn(dir string, gone []string) error {
-	old, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// cover lays a tmpfs over dir that holds everything dir does now, but for the
+// paths in gone, and the files in add. What a daemon puts there later isn't
+// seen: a resolver may start after us.
+func cover(dir string, gone []string, add map[string][]byte, readOnly bool) error {
+	old, err := openPath(dir)
 	if err != nil {
 		return err
 	}
@@ -155,19 +180,34 @@ func hideIn(dir string, gone []string) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755,size=1m"); err != nil {
 		return err
 	}
+	for name, content := range add {
+		gone = append(gone, name)
+		if err := writeFor(filepath.Join(dir, name), content); err != nil {
+			return err
+		}
+	}
 	if err := bindEntries(old, dir, gone); err != nil {
 		return err
 	}
-	if os.Geteuid() == 0 {
-		return nil // root's daemons write their pid files here
+	if !readOnly {
+		return nil
 	}
 	// A remount replaces the flags: the first two stay.
 	return unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
 }
 
+// writeFor writes a file that everybody may read, whatever the umask.
+func writeFor(path string, content []byte) error {
+	err := os.WriteFile(path, content, 0o644)
+	if err == nil {
+		err = os.Chmod(path, 0o644)
+	}
+	return err
+}
+
 // bindEntries makes every entry of the directory old appear below dir.
 func bindEntries(old int, dir string, gone []string) error {
-	from := fmt.Sprintf("/proc/self/fd/%d", old)
+	from := fdPath(old)
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
@@ -227,41 +267,4 @@ func bindEntry(from, to string, t fs.FileMode, below []string) error {
 		f.Close()
 	}
 	return unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, "")
-}
-
-// replaceFile puts what edit makes of file's content in file's place. A file
-// that isn't there stays away: resolvers then ask 127.0.0.1, where we answer.
-// One that was a symlink into a directory we hid is made anew.
-func replaceFile(file string, edit func(old []byte) []byte) error {
-	old, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		target, lerr := os.Readlink(file)
-		if lerr != nil {
-			return nil
-		}
-		if !path.IsAbs(target) {
-			target = path.Join(path.Dir(file), target)
-		}
-		if os.MkdirAll(path.Dir(target), 0o755) != nil || os.WriteFile(target, edit(nil), 0o644) != nil {
-			return nil // not in a directory of ours
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp("", "shoal-run-*")
-	if err != nil { // not wrapped: a closed folder is no refusal of namespaces
-		return fmt.Errorf("own %s: %v", file, err)
-	}
-	// The mount keeps the file; its name can go.
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(edit(old))
-	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
-		return err
-	}
-	if err := unix.Mount(tmp.Name(), file, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("own %s: %w", file, err)
-	}
-	return nil
 }

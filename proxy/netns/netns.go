@@ -29,6 +29,7 @@
 package netns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -89,15 +90,27 @@ type Config struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 
-	// Publish lists ports of the host that lead to the command.
+	// Publish lists ports of the host that lead to the command. Say is told
+	// the URL of each when the command listens there.
 	Publish []Publish
+
+	// Trust is the certificate, in PEM, of the one authority that the command
+	// is to trust. It lies over those that the system trusts. Nil leaves them.
+	Trust []byte
+
+	// Interface and Addr are the name and the address of the command's only
+	// interface, for a command whose own settings bind it to one. The zero
+	// values are DefaultInterface and ClientAddr.
+	Interface string
+	Addr      netip.Addr
 
 	// Handler meets the traffic.
 	Handler Handler
 
-	// Ready, if set, is called before the command starts. The Network may be
-	// used from then until Run returns.
-	Ready func(*Network)
+	// Ready, if set, is called when the namespace stands, and the command
+	// starts once it has returned. The Network may be used from then until Run
+	// returns. ctx ends when the command is not to start any more.
+	Ready func(ctx context.Context, n *Network)
 
 	// Grace is how long the command has between being asked to end and being
 	// killed. Zero means DefaultGrace.
@@ -109,6 +122,9 @@ type Config struct {
 
 	noTUN bool // tests: take the veth pair although there is a TUN
 }
+
+// DefaultInterface is the name of the command's interface.
+const DefaultInterface = "shoal0"
 
 // DefaultGrace leaves a second of the promised eight for the rest.
 const DefaultGrace = 7 * time.Second
@@ -134,7 +150,8 @@ var (
 
 // The addresses that mean something inside; all others are the Handler's.
 var (
-	// ClientAddr is the command's own address on its interface.
+	// ClientAddr is the command's own address on its interface, unless
+	// Config.Addr is another.
 	ClientAddr = netip.AddrFrom4([4]byte{10, 64, 0, 2})
 
 	// ResolverAddr is the nameserver of the namespace's resolv.conf. Port 53
@@ -183,6 +200,36 @@ func ParsePublish(s string) (Publish, error) {
 	return Publish{Host: netip.AddrPortFrom(host, uint16(p)), Port: uint16(c)}, nil
 }
 
+// ParseInterface reads NAME[=ADDRESS], for Config.Interface and Config.Addr.
+func ParseInterface(s string) (name string, addr netip.Addr, err error) {
+	name, address, both := strings.Cut(s, "=")
+	if both {
+		if addr, err = netip.ParseAddr(address); err != nil {
+			return "", addr, fmt.Errorf("%q is no address; want NAME[=ADDRESS], e.g. wg0=10.2.0.2", address)
+		}
+	}
+	return name, addr, checkInterface(name, addr)
+}
+
+// checkInterface returns an error unless the command's interface can have that
+// name and that address, or be left to the defaults.
+func checkInterface(name string, addr netip.Addr) error {
+	switch {
+	case !isInterface(name):
+		return fmt.Errorf("%q can't be an interface's name: want up to 15 letters, digits, dots, dashes and underscores, and not lo", name)
+	case addr.IsValid() && (!addr.Is4() || !addr.IsGlobalUnicast() || addr == ResolverAddr):
+		return fmt.Errorf("%v can't be an interface's address: want an IPv4 address of one machine, and not %v", addr, ResolverAddr)
+	}
+	return nil
+}
+
+// isInterface reports whether a network interface of the command can have a name.
+func isInterface(name string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-"
+	return name != "" && name != "lo" && name != peerName && strings.Trim(name, ".") != "" &&
+		len(name) <= 15 && strings.Trim(name, letters) == ""
+}
+
 // cutHost splits HOST off s. A first part of digits is a port.
 func cutHost(s string) (host, rest string, found bool) {
 	if strings.HasPrefix(s, "[") {
@@ -208,6 +255,9 @@ func (c *Config) check() error {
 	case c.Handler == nil:
 		return errors.New("netns: no handler")
 	}
+	if err := checkInterface(cmp.Or(c.Interface, DefaultInterface), c.Addr); err != nil {
+		return fmt.Errorf("netns: %w", err)
+	}
 	for _, p := range c.Publish {
 		if !p.Host.Addr().IsValid() || p.Port == 0 {
 			return fmt.Errorf("netns: publish %v: no address, or no port of the command", p)
@@ -215,3 +265,6 @@ func (c *Config) check() error {
 	}
 	return nil
 }
+
+// peerName is the name of the veth pair's other end.
+const peerName = "shoal1"

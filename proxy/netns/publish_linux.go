@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -15,7 +16,11 @@ import (
 func listen(ports []Publish) ([]net.Listener, error) {
 	var out []net.Listener
 	for _, p := range ports {
-		ln, err := net.Listen("tcp", p.Host.String())
+		network := "tcp"
+		if p.Host.Addr().Is4() {
+			network = "tcp4" // or 0.0.0.0 would be every IPv6 address too
+		}
+		ln, err := net.Listen(network, p.Host.String())
 		if err != nil {
 			closeListeners(out)
 			return nil, fmt.Errorf("netns: publish %v: %w", p, err)
@@ -23,6 +28,27 @@ func listen(ports []Publish) ([]net.Listener, error) {
 		out = append(out, ln)
 	}
 	return out, nil
+}
+
+// opened tells the user that the command listens at a published port.
+func (r *runner) opened(port uint16) {
+	for i, at := range r.network.Published() {
+		if r.cfg.Publish[i].Port == port {
+			r.cfg.Say(fmt.Sprintf("the command listens on port %d: http://%v/", port, reachable(at)))
+		}
+	}
+}
+
+// reachable returns an address of this machine at which a listener hears.
+func reachable(at netip.AddrPort) netip.AddrPort {
+	switch addr := at.Addr().Unmap(); {
+	case addr == netip.IPv4Unspecified():
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	case addr == netip.IPv6Unspecified():
+		return netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())
+	default:
+		return netip.AddrPortFrom(addr, at.Port())
+	}
 }
 
 func closeListeners(ls []net.Listener) {

@@ -29,13 +29,20 @@ import (
 // While it runs Run looks after the process's signals itself: SIGTERM ends the
 // command in the same way, SIGINT and SIGQUIT are the command's (a terminal
 // sends them there too, else they are passed on), as are SIGHUP, SIGUSR1 and
-// SIGUSR2. So don't let ctx end at SIGINT.
+// SIGUSR2. So don't let ctx end at SIGINT. Until the command has started, those
+// that end a program end Run, with 128 and their number.
 func Run(ctx context.Context, cfg Config) (exitCode int, err error) {
 	if err := cfg.check(); err != nil {
 		return ExitNotStarted, err
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = DefaultGrace
+	}
+	if cfg.Interface == "" {
+		cfg.Interface = DefaultInterface
+	}
+	if !cfg.Addr.IsValid() {
+		cfg.Addr = ClientAddr
 	}
 	if cfg.Say == nil {
 		cfg.Say = func(line string) { fmt.Fprintln(os.Stderr, "shoal: "+line) }
@@ -62,9 +69,12 @@ type runner struct {
 	cfg *Config
 	cmd *exec.Cmd
 	ctl *control
+	env []string // of the command
 
 	ready message // what inside said at first
 	fds   []int   // what came with it; owned until serve
+
+	network *Network // owned by readLoop
 
 	mu    sync.Mutex
 	next  uint64                   // number of the next dial
@@ -94,7 +104,7 @@ func start(ctx context.Context, cfg *Config, command string) (*runner, error) {
 	if err != nil {
 		return nil, fmt.Errorf("netns: %w", err)
 	}
-	r := &runner{cfg: cfg, ctl: ctl, dials: make(map[uint64]chan<- dialed)}
+	r := &runner{cfg: cfg, ctl: ctl, env: environment(cfg), dials: make(map[uint64]chan<- dialed)}
 	err = r.spawn(command, theirs, mapAll())
 	if err != nil && os.Geteuid() == 0 && refusal(err) {
 		err = r.spawn(command, theirs, mapSelf()) // a root that is not allowed to be one
@@ -108,7 +118,10 @@ func start(ctx context.Context, cfg *Config, command string) (*runner, error) {
 		return nil, fmt.Errorf("netns: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { ctl.conn.SetReadDeadline(time.Now()) })
-	r.ready, r.fds, err = ctl.receive()
+	how := setup{Interface: cfg.Interface, Addr: cfg.Addr, Trust: cfg.Trust, NoTUN: cfg.noTUN}
+	if err = ctl.send(message{Kind: kindPrepare, Setup: how}); err == nil {
+		r.ready, r.fds, err = ctl.receive()
+	}
 	if stop() && err == nil && r.ready.Kind == kindReady && len(r.fds) > 0 {
 		return r, nil
 	}
@@ -146,7 +159,7 @@ func (r *runner) spawn(command string, control *os.File, ids *syscall.SysProcAtt
 		Path:        "/proc/self/exe",
 		Args:        append([]string{argInside, command}, cfg.Command...),
 		Dir:         cfg.Dir,
-		Env:         environment(cfg),
+		Env:         r.env,
 		Stdin:       cfg.Stdin,
 		Stdout:      cfg.Stdout,
 		Stderr:      cfg.Stderr,
@@ -172,14 +185,10 @@ func environment(cfg *Config) []string {
 	if env == nil {
 		env = os.Environ()
 	}
-	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool {
+	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return strings.HasSuffix(strings.ToLower(name), "_proxy") || name == envNoTUN
+		return strings.HasSuffix(strings.ToLower(name), "_proxy")
 	})
-	if cfg.noTUN {
-		env = append(env, envNoTUN+"=1")
-	}
-	return env
 }
 
 // mapSelf keeps this user and group, and knows no other.
@@ -235,7 +244,7 @@ func (r *runner) serve(ctx context.Context, listeners []net.Listener) (int, erro
 		return ExitNotStarted, err
 	}
 	// The Network outlives ctx: a command that is ending says goodbye.
-	n, err := newNetwork(context.WithoutCancel(ctx), l, r.cfg.Handler)
+	n, err := newNetwork(context.WithoutCancel(ctx), l, r.cfg.Handler, r.cfg.Addr)
 	if err != nil {
 		closeAll(r.fds[1:])
 		return ExitNotStarted, err
@@ -244,37 +253,67 @@ func (r *runner) serve(ctx context.Context, listeners []net.Listener) (int, erro
 	var published sync.WaitGroup
 	defer published.Wait()
 	defer closeListeners(listeners)
-	for i, ln := range listeners {
-		a := ln.Addr().(*net.TCPAddr).AddrPort()
-		n.published = append(n.published, a)
-		port := r.cfg.Publish[i].Port
-		if r.cfg.Publish[i].Host.Port() == 0 {
-			r.cfg.Say(fmt.Sprintf("the command's port %d is at %v", port, a))
-		}
+	for _, ln := range listeners {
+		n.published = append(n.published, ln.Addr().(*net.TCPAddr).AddrPort())
 	}
 	defer n.end()
-	if r.cfg.Ready != nil {
-		r.cfg.Ready(n)
-	}
-	l.start()
-	for _, fd := range r.fds[1:] {
-		f := os.NewFile(uintptr(fd), "resolver")
-		if c, err := net.FilePacketConn(f); err == nil {
-			n.resolve(c)
-		}
-		f.Close()
+	if r.ready.Text != "" {
+		r.cfg.Say(r.ready.Text)
 	}
 	signals := make(chan os.Signal, 16)
 	notify(signals, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	if err := r.ctl.send(message{Kind: kindStart}); err != nil {
+	if code := r.beforehand(ctx, n, signals); code != 0 {
+		closeAll(r.fds[1:])
+		return code, ctx.Err()
+	}
+	l.start()
+	for _, fd := range r.fds[1:] {
+		n.resolve(fd)
+	}
+	var ports []uint16
+	for _, p := range r.cfg.Publish {
+		ports = append(ports, p.Port)
+	}
+	slices.Sort(ports)
+	if err := r.ctl.send(message{Kind: kindStart, Ports: slices.Compact(ports)}); err != nil {
 		return ExitNotStarted, fmt.Errorf("netns: the process inside: %w", err)
 	}
 	// Not before: inside takes no request for a connection until it was told to start.
 	for i, ln := range listeners {
 		published.Go(func() { r.publish(n.ctx, ln, r.cfg.Publish[i].Port) })
 	}
+	r.network = n
 	return r.attend(ctx, signals)
+}
+
+// beforehand calls Config.Ready, which may take long. It returns the exit code
+// when a signal, or the end of ctx, says that the command is not to start.
+func (r *runner) beforehand(ctx context.Context, n *Network, signals <-chan os.Signal) (code int) {
+	if r.cfg.Ready == nil {
+		return 0
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ready := make(chan struct{})
+	go func() {
+		defer close(ready)
+		r.cfg.Ready(ctx, n)
+	}()
+	for {
+		select {
+		case <-ready:
+			if code == 0 && ctx.Err() != nil {
+				return ExitNotStarted
+			}
+			return code
+		case s := <-signals:
+			if s != syscall.SIGUSR1 && s != syscall.SIGUSR2 {
+				code = 128 + int(s.(syscall.Signal))
+				cancel()
+			}
+		}
+	}
 }
 
 // attend passes on signals and takes messages until inside says how it ended.
@@ -330,13 +369,19 @@ func (r *runner) readLoop() (int, error) {
 			r.cfg.Say(m.Text)
 		case kindDialed:
 			r.answerDial(m, fds)
+		case kindOpen:
+			closeAll(fds)
+			r.opened(m.Port)
+		case kindNotify:
+			closeAll(fds)
+			notifyManager(r.env, m.Text)
 		default:
 			closeAll(fds)
 		}
 	}
 }
 
-// wait returns when the child has; clean says that it announced its end.
+// wait returns when the child has; clean reports that it announced its end.
 func (r *runner) wait(clean bool) error {
 	// Its end of the socket sees ours close and kills what it still has.
 	r.ctl.conn.Close()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -42,6 +41,7 @@ const (
 // isn't the command's own is at this end.
 type Network struct {
 	handler Handler
+	client  netip.Addr // the command's own
 	stack   *stack.Stack
 	link    *link
 
@@ -56,8 +56,8 @@ type Network struct {
 }
 
 // newNetwork takes ownership of l.
-func newNetwork(ctx context.Context, l *link, h Handler) (*Network, error) {
-	n := &Network{handler: h, link: l}
+func newNetwork(ctx context.Context, l *link, h Handler, client netip.Addr) (*Network, error) {
+	n := &Network{handler: h, client: client, link: l}
 	n.ctx, n.end = context.WithCancel(ctx)
 	n.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol},
@@ -181,33 +181,6 @@ func (n *Network) serveDNS(conn Conn) {
 	}
 }
 
-// resolve answers on a UDP socket that lies inside the namespace, at loopback:
-// where resolvers look when the host replaces its resolv.conf under us.
-func (n *Network) resolve(conn net.PacketConn) {
-	if !n.begin() {
-		conn.Close()
-		return
-	}
-	go func() {
-		defer n.tasks.Done()
-		defer conn.Close()
-		defer context.AfterFunc(n.ctx, func() { conn.Close() })()
-		b := make([]byte, 4096)
-		for {
-			size, from, err := conn.ReadFrom(b)
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err != nil {
-				continue // an ICMP error about some earlier answer
-			}
-			if a := answerDNS(b[:size], n.handler.Name); a != nil {
-				_, _ = conn.WriteTo(a, from)
-			}
-		}
-	}()
-}
-
 // DialTCP connects to the command's port as from: the command sees a
 // connection that comes from there. Port 0 of from means any. The caller owns
 // the conn; it is reset when the namespace ends.
@@ -215,10 +188,10 @@ func (n *Network) DialTCP(ctx context.Context, from netip.AddrPort, port uint16)
 	if n.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
-	if !from.Addr().Is4() || from.Addr() == ClientAddr {
+	if !from.Addr().Is4() || from.Addr() == n.client {
 		return nil, errors.New("netns: the source must be an IPv4 address other than the command's own")
 	}
-	conn, err := gonet.DialTCPWithBind(ctx, n.stack, fullAddr(from), fullAddr(netip.AddrPortFrom(ClientAddr, port)), ipv4.ProtocolNumber)
+	conn, err := gonet.DialTCPWithBind(ctx, n.stack, fullAddr(from), fullAddr(netip.AddrPortFrom(n.client, port)), ipv4.ProtocolNumber)
 	if err != nil {
 		return nil, fmt.Errorf("netns: the command's port %d: %w", port, err)
 	}

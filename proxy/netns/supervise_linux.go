@@ -1,12 +1,11 @@
 package netns
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/signal"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -31,19 +30,14 @@ const (
 	// killEvery is how often the tree is searched for survivors of SIGKILL:
 	// children of what was killed become ours, and are killed in turn.
 	killEvery = 10 * time.Millisecond
-
-	dialTimeout = 10 * time.Second // of a published port
-
-	// openWait is how long a published port that the command has not opened yet
-	// is waited for: whoever connects has been accepted outside already.
-	openWait  = 3 * time.Second
-	openRetry = 20 * time.Millisecond
 )
 
 // supervisor starts the command and ends when no process of its is left.
 type supervisor struct {
 	ctl     *control
-	command []string // path, then arguments
+	command []string      // path, then arguments
+	own     *overlay      // the command's own files
+	notify  *net.UnixConn // from the command to its service manager; nil for none
 
 	main    int // the command's process
 	started time.Time
@@ -75,16 +69,22 @@ func (s *supervisor) run() {
 
 	messages := make(chan message)
 	go s.readLoop(messages)
-	if m, ok := <-messages; !ok || m.Kind != kindStart {
+	m, ok := <-messages
+	if !ok || m.Kind != kindStart || !s.start() {
 		return
 	}
-	if !s.start() {
-		return
+	if s.notify != nil {
+		go s.hearNotify(s.notify)
 	}
+	go s.watch(m.Ports)
 	exits := make(chan exited)
 	go reap(exits)
+	keep := time.NewTicker(keepEvery)
+	defer keep.Stop()
 	for {
 		select {
+		case <-keep.C:
+			s.own.keep()
 		case m, ok := <-messages:
 			if !ok {
 				messages = nil
@@ -124,16 +124,9 @@ func (s *supervisor) readLoop(messages chan<- message) {
 
 // start runs the command, or sends its exit code and returns false.
 func (s *supervisor) start() bool {
-	env := os.Environ()
-	for i, v := range env {
-		if strings.HasPrefix(v, envNoTUN+"=") {
-			env = append(env[:i:i], env[i+1:]...)
-			break
-		}
-	}
 	s.started = time.Now()
 	pid, err := syscall.ForkExec("/proc/self/exe", append([]string{argCommand}, s.command...), &syscall.ProcAttr{
-		Env:   env,
+		Env:   s.environment(),
 		Files: []uintptr{0, 1, 2},
 	})
 	if err != nil {
@@ -143,6 +136,28 @@ func (s *supervisor) start() bool {
 	}
 	s.main = pid
 	return true
+}
+
+// environment is the command's: what Run gave to this process, and what names
+// our files.
+func (s *supervisor) environment() []string {
+	env := os.Environ()
+	drop := func(names ...string) {
+		env = slices.DeleteFunc(env, func(v string) bool {
+			name, _, _ := strings.Cut(v, "=")
+			return slices.Contains(names, name)
+		})
+	}
+	if s.notify == nil {
+		drop(notifyVariable)
+	}
+	if file := s.own.trusted(); file != "" {
+		drop(append(trustVariables, "SSL_CERT_DIR")...)
+		for _, name := range trustVariables {
+			env = append(env, name+"="+file)
+		}
+	}
+	return env
 }
 
 func (s *supervisor) handle(m message) {
@@ -218,36 +233,6 @@ func (s *supervisor) mainEnded(status syscall.WaitStatus) {
 		s.deadline = time.After(leftGrace)
 	}
 	s.ask()
-}
-
-// dial connects to a port of the command and passes the connection to Run.
-func (s *supervisor) dial(id uint64, port uint16) {
-	answer := message{Kind: kindDialed, ID: id}
-	conn, err := dialOpen(net.JoinHostPort("127.0.0.1", strconv.Itoa(int(port))))
-	if err != nil {
-		answer.Text = err.Error()
-		_ = s.ctl.send(answer)
-		return
-	}
-	defer conn.Close()
-	f, err := conn.(*net.TCPConn).File()
-	if err != nil {
-		answer.Text = err.Error()
-		_ = s.ctl.send(answer)
-		return
-	}
-	defer f.Close()
-	_ = s.ctl.send(answer, int(f.Fd()))
-}
-
-// dialOpen connects to a port once it is open.
-func dialOpen(port string) (net.Conn, error) {
-	for until := time.Now().Add(openWait); ; time.Sleep(openRetry) {
-		conn, err := net.DialTimeout("tcp4", port, dialTimeout)
-		if !errors.Is(err, syscall.ECONNREFUSED) || time.Now().After(until) {
-			return conn, err
-		}
-	}
 }
 
 // reap waits for children until there are none.

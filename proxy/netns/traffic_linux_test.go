@@ -216,7 +216,7 @@ func TestUDPGoesBothWays(t *testing.T) {
 		n.WriteUDP([]byte("pong"), other, src)
 	}}
 	cfg := as(t, h, "udp", standIn.String(), "ping")
-	cfg.Ready = func(network *Network) { n = network }
+	cfg.Ready = func(_ context.Context, network *Network) { n = network }
 	if got, want := mustRun(t, cfg), "pong from "+other.String(); got != want {
 		t.Errorf("the command heard %q, want %q", got, want)
 	}
@@ -232,7 +232,7 @@ func TestLargeDatagrams(t *testing.T) {
 	}}
 	text := strings.Repeat("0123456789", 6550) // the kernel sends it in two fragments
 	cfg := as(t, h, "udp", standIn.String(), text)
-	cfg.Ready = func(network *Network) { n = network }
+	cfg.Ready = func(_ context.Context, network *Network) { n = network }
 	if got, want := mustRun(t, cfg), text[:linkMTU-udpOverhead]+" from "+standIn.String(); got != want {
 		t.Errorf("%d bytes came back, want %d", len(got), len(want))
 	}
@@ -376,8 +376,47 @@ func TestAPublishedPortIsWaitedForUntilTheCommandOpensIt(t *testing.T) {
 	l.wait()
 }
 
+// TestTheURLOfAPublishedPortIsSaid once the command listens there, at whatever
+// address of its own.
+func TestTheURLOfAPublishedPortIsSaid(t *testing.T) {
+	port := freePort(t)
+	for _, addr := range []string{"127.0.0.1", "0.0.0.0", "[::1]", "[::]", "10.64.0.2"} {
+		said := make(chan string, 10)
+		cfg := as(t, traffic{}, "serve", fmt.Sprintf("%s:%d", addr, port))
+		cfg.Publish = []Publish{{Host: netip.MustParseAddrPort("0.0.0.0:0"), Port: uint16(port)}, {Host: netip.MustParseAddrPort("127.0.0.1:0"), Port: 1}}
+		cfg.Say = func(line string) { said <- line }
+		l := begin(t, cfg)
+		l.line()
+		at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), l.net.Published()[0].Port())
+		select {
+		case got := <-said:
+			if want := fmt.Sprintf("the command listens on port %d: http://%v/", port, at); got != want {
+				t.Errorf("%s: said %q, want %q", addr, got, want)
+			}
+		case <-time.After(patience):
+			t.Fatalf("%s: nothing is said", addr)
+		}
+		conn, err := net.Dial("tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patience))
+		first := make([]byte, len("hello"))
+		if _, err := io.ReadFull(conn, first); err != nil || string(first) != "hello" {
+			t.Errorf("%s: the command said %q, %v", addr, first, err)
+		}
+		conn.Close()
+		l.stop()
+		l.wait()
+		if len(said) > 0 {
+			t.Errorf("%s: said %q too", addr, <-said)
+		}
+	}
+}
+
 func init() {
-	// serve PORT [FILE]: listens at 127.0.0.1, once the file is there, and echoes
+	// serve [ADDR:]PORT [FILE]: listens at 127.0.0.1 unless ADDR says
+	// otherwise, once the file is there, and echoes
 	// after a greeting.
 	roles["serve"] = func(args []string) error {
 		for len(args) > 1 {
@@ -386,7 +425,11 @@ func init() {
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
-		ln, err := net.Listen("tcp4", "127.0.0.1:"+args[0])
+		addr := args[0]
+		if !strings.Contains(addr, ":") {
+			addr = "127.0.0.1:" + addr
+		}
+		ln, err := net.Listen("tcp", addr)
 		if err != nil {
 			return err
 		}
@@ -450,7 +493,7 @@ func TestAContextThatIsOverStartsNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	cfg := shell(t, traffic{}, "exit 0")
-	cfg.Ready = func(*Network) { t.Error("a namespace came up") }
+	cfg.Ready = func(context.Context, *Network) { t.Error("a namespace came up") }
 	if code, err := Run(ctx, cfg); code != ExitNotStarted || !errors.Is(err, context.Canceled) {
 		t.Errorf("Run = %d, %v", code, err)
 	}
@@ -526,6 +569,16 @@ func TestNamesResolveInside(t *testing.T) {
 		{"tcp", "9.9.9.9:53"},
 		{"udp", "127.0.0.53:53"},
 		{"udp", "127.0.0.1:53"},
+		{"tcp", "127.0.0.1:53"},
+		{"udp", "127.0.1.1:53"},
+		{"tcp", "127.9.8.7:53"},
+		{"udp", "10.64.0.2:53"},
+		{"tcp", "10.64.0.2:53"},
+		{"udp", "[::1]:53"},
+		{"tcp", "[::1]:53"},
+		{"udp", "[2001:db8::53]:53"},
+		{"tcp", "[2001:db8::53]:53"},
+		{"udp", "[fd00::1]:53"},
 	} {
 		out := mustRun(t, as(t, traffic{name: nameOf}, "lookup", c.network, c.server, "tracker.example", "other.example", "localhost"))
 		if want := "198.18.9.9\nno such name\n"; !strings.HasPrefix(out, want) || !strings.Contains(out, "127.0.0.1") {

@@ -270,6 +270,16 @@ func (p Process) Sockets() ([]Socket, error) {
 	return all, nil
 }
 
+// Listeners returns where TCP connections are accepted in the process's network.
+func (p Process) Listeners() (all []netip.AddrPort) {
+	for s := range p.tables() {
+		if s.Listening {
+			all = append(all, s.Local)
+		}
+	}
+	return all
+}
+
 // tables yields the TCP and UDP sockets of the process's network with their
 // inodes.
 func (p Process) tables() iter.Seq2[Socket, uint64] {

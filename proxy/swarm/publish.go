@@ -149,7 +149,8 @@ const askAgain = 4 * time.Second
 const defaultInterval = 10 * time.Minute
 
 // aloneInterval is what it is told when it failed to reach any, or nobody is
-// there: it shows its user words that are to go soon.
+// there: it shows its user words that are to go soon. Half of it is for the
+// first answer, by which nothing is shown yet.
 const aloneInterval = 2 * time.Minute
 
 func (m *member) answer(want int, r result) (Answer, error) {
@@ -172,8 +173,11 @@ func (m *member) answer(want int, r result) (Answer, error) {
 	if r.err != nil {
 		m.missed.open()
 	}
-	if r.err == nil && m.asked > 1 && m.union.Len() == 0 {
-		out.Alone, out.Interval = true, min(out.Interval, aloneInterval)
+	if r.err == nil && m.union.Len() == 0 {
+		out.Alone, out.Interval = m.asked > 1, min(out.Interval, aloneInterval)
+		if !out.Alone {
+			out.Interval = min(out.Interval, aloneInterval/2)
+		}
 	}
 	out.Peers = m.othersLocked()
 	out.Peers = out.Peers[:min(want, len(out.Peers))]

@@ -116,7 +116,7 @@ func TestOneThatMaySeedIsGivenFewSeeders(t *testing.T) {
 			t.Error("given other seeders the second time")
 		}
 	}
-	m.sure = true
+	m.seeder, m.sure = true, true
 	if n := len(m.othersLocked()); n != 10 {
 		t.Errorf("one that has lacked something is given %d, want the 10 that lack something", n)
 	}
@@ -140,8 +140,8 @@ func TestAloneIsWhoTheTrackersSaySo(t *testing.T) {
 		a, _ := m.Announce(ctx, Announce{Left: 1, NumWant: -1})
 		return a
 	}
-	if a := ask(soon(t)); a.Alone {
-		t.Error("alone by the first answer: of two that start together one is told so")
+	if a := ask(soon(t)); a.Alone || a.Interval > aloneInterval/2 {
+		t.Errorf("%+v by the first answer: of two that start together one is told that it is alone", a)
 	}
 	if a := ask(soon(t)); !a.Alone || a.Interval > aloneInterval {
 		t.Errorf("alone %v, asked again after %v", a.Alone, a.Interval)

@@ -8,11 +8,14 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// LogFlags are the flags that Logger reads.
-var LogFlags = []cli.Flag{
-	&cli.BoolFlag{Name: "verbose", Usage: "log details too; the same as --log-level debug"},
-	&cli.StringFlag{Name: "log-level", Usage: "least `LEVEL` to log: debug, info, warn or error", Value: "info"},
-	&cli.StringFlag{Name: "log-format", Usage: "log `FORMAT` on stderr: text, or json with one object a line", Value: "text"},
+// LogFlags returns the flags that Logger reads. level is the least that is
+// logged by default.
+func LogFlags(level string) []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "verbose", Usage: "log details too; the same as --log-level debug"},
+		&cli.StringFlag{Name: "log-level", Usage: "least `LEVEL` to log: debug, info, warn or error", Value: level},
+		&cli.StringFlag{Name: "log-format", Usage: "log `FORMAT` on stderr: text, or json with one object a line", Value: "text"},
+	}
 }
 
 var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}

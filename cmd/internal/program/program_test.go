@@ -90,7 +90,7 @@ func TestAProgramOutlivesTheReaderOfItsOutput(t *testing.T) {
 
 // ran returns what an app with the log flags got from args.
 func ran(args ...string) (l *slog.Logger, err error) {
-	app := &cli.App{Name: "small", Flags: LogFlags, Action: func(c *cli.Context) (err error) {
+	app := &cli.App{Name: "small", Flags: LogFlags("info"), Action: func(c *cli.Context) (err error) {
 		l, err = Logger(c)
 		return err
 	}}

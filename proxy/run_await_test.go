@@ -1,0 +1,127 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoal-p2p/shoal/circuit/fault"
+	"github.com/shoal-p2p/shoal/proxy/netns"
+)
+
+// told collects what the user is told, each line with its second.
+type told struct {
+	began time.Time
+	lines []string
+}
+
+func (t *told) say(line string) {
+	t.lines = append(t.lines, fmt.Sprintf("%.0f %s", time.Since(t.began).Seconds(), line))
+}
+
+func because(c fault.Cause, text, advice string) *fault.Fault { return fault.New(c, text, advice, nil) }
+
+func TestAWaitIsExplained(t *testing.T) {
+	for name, c := range map[string]struct {
+		course func(r *readiness)
+		ready  bool
+		want   []string
+	}{
+		"ready at once": {func(r *readiness) { r.set(nil) }, true, nil},
+		"ready soon": {func(r *readiness) {
+			time.Sleep(time.Second)
+			r.set(nil)
+		}, true, nil},
+		"ready late": {func(r *readiness) {
+			time.Sleep(5*time.Second - readyPoll/2)
+			r.set(nil)
+		}, true, []string{"2 waiting for the network. No relay has answered yet. The command starts without it in 28 s.", "5 the network is ready"}},
+		"never ready": {func(r *readiness) {
+			r.set(because(fault.Timeout, "the guard does not answer", "Try again."))
+			time.Sleep(10*time.Second - readyPoll/2)
+			r.set(because(fault.NoNetwork, "this computer has no route", ""))
+		}, false, []string{
+			"2 waiting for the network. The guard does not answer. Try again. The command starts without it in 28 s.",
+			"10 waiting for the network. This computer has no route. The command starts without it in 20 s.",
+			"30 the command starts without the network. This computer has no route. Nothing that it sends goes anywhere else.",
+		}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := new(Sidecar)
+			user := told{began: time.Now()}
+			go c.course(&p.ready)
+			if ready := p.awaitReady(t.Context(), user.say); ready != c.ready || !slices.Equal(user.lines, c.want) {
+				t.Errorf("%s: ready %v, %q, want %v, %q", name, ready, user.lines, c.ready, c.want)
+			}
+			synctest.Wait()
+			time.Sleep(time.Minute) // for the course to end
+		})
+	}
+}
+
+func TestAWaitEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		began := time.Now()
+		if (&Sidecar{}).awaitReady(ctx, func(string) {}) || time.Since(began) > 3*time.Second {
+			t.Errorf("ready after %v", time.Since(began))
+		}
+	})
+}
+
+func TestACommandThatSendsNothingIsNoticed(t *testing.T) {
+	for name, c := range map[string]struct {
+		ready  bool
+		course func(g *guest)
+		want   []string
+	}{
+		"all is well": {true, func(g *guest) { g.heard.Store(true) }, nil},
+		"the network comes later": {false, func(g *guest) {
+			g.heard.Store(true)
+			time.Sleep(7500 * time.Millisecond)
+			g.p.ready.set(nil)
+		}, []string{"8 the network is ready"}},
+		"nothing is sent": {true, func(g *guest) {}, []string{"60 the command has announced no torrent"}},
+		"something late":  {true, func(g *guest) { time.Sleep(59 * time.Second); g.heard.Store(true) }, nil},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := new(Sidecar)
+			if c.ready {
+				p.ready.set(nil)
+			}
+			g := newGuest(p)
+			user := told{began: time.Now()}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer cancel()
+			go c.course(g)
+			g.attend(ctx, c.ready, user.say, netns.Config{})
+			same := slices.EqualFunc(user.lines, c.want, strings.HasPrefix)
+			if !same {
+				t.Errorf("%s: %q, want %q", name, user.lines, c.want)
+			}
+			time.Sleep(2 * time.Minute)
+		})
+	}
+}
+
+func TestWhatACommandMayBeBoundToIsNamed(t *testing.T) {
+	if got := nothingSent(netns.Config{}); !strings.Contains(got, "only shoal0 with 10.64.0.2") {
+		t.Error(got)
+	}
+	if got := nothingSent(netns.Config{Interface: "wg0", Addr: netip.MustParseAddr("10.2.0.2")}); !strings.Contains(got, "only wg0 with 10.2.0.2") {
+		t.Error(got)
+	}
+	for addr, bad := range map[string]bool{"10.2.0.2": false, "192.168.1.5": false, "10.65.3.4": true, "198.18.0.1": true} {
+		err := refuseAddr(netns.Config{Addr: netip.MustParseAddr(addr)})
+		if bad != errors.Is(err, ErrUsage) {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+}
