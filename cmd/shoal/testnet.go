@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	folder "github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/cmd/internal/program"
 	"github.com/shoal-p2p/shoal/integration/demo"
 	"github.com/shoal-p2p/shoal/integration/testnet"
@@ -53,6 +54,9 @@ func runTestnet(c *cli.Context) error {
 	}
 	if err := cfg.Check(); err != nil {
 		return program.Usage(err)
+	}
+	if err := folder.MakeDir(cfg.State); err != nil {
+		return err
 	}
 	var err error
 	if cfg.Shoal, cfg.Tracker, err = programs(); err != nil {
