@@ -182,6 +182,23 @@ func everybodys(t *testing.T) string {
 	return dir
 }
 
+// TestABoundClientCanHaveItsInterface: a client that is set to use a VPN's keeps
+// that setting.
+func TestABoundClientCanHaveItsInterface(t *testing.T) {
+	net := network(t)
+	ctx := deadline(t)
+	bound := clients.Config{Dir: t.TempDir(), Interface: "wg0", Address: "10.2.0.2", Under: func(port uint16) []string {
+		return underRun(t, net, "--interface", "wg0=10.2.0.2", "--publish", fmt.Sprint(port), "--")
+	}}
+	seeder := startClient(t, ctx, clients.QBittorrent, bound)
+	leecher := end{clients.RTorrent, true}.start(t, ctx, net, net.Sidecars[0])
+	tor := noise(t, 1<<20, udpTracker)
+	seed(t, ctx, seeder, tor)
+	announced(t, ctx, seeder, tor)
+	add(t, ctx, leecher, tor)
+	arrives(t, ctx, leecher, tor)
+}
+
 // TestNothingOfACommandUnderRunIsOnTheHost records the host's interface while
 // two clients under `shoal run` find each other and move a file: it shows the
 // links of their sidecars to a few relays, and what the test itself says to the

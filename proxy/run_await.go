@@ -44,7 +44,7 @@ func (p *Sidecar) awaitReady(ctx context.Context, say func(string)) (ready bool)
 		case why == nil:
 			return true
 		case waited >= readyWait:
-			say("the command starts without the network. " + inWords(why) + " Nothing that it sends goes anywhere else.")
+			say("the command starts without the network. Nothing that it sends goes anywhere else, and a line follows when the network is ready.")
 			return false
 		case waited >= patient && why.Cause != told:
 			say(fmt.Sprintf("waiting for the network. %s The command starts without it in %.0f s.", inWords(why), (readyWait - waited).Seconds()))

@@ -49,7 +49,7 @@ func TestAWaitIsExplained(t *testing.T) {
 		}, false, []string{
 			"2 waiting for the network. The guard does not answer. Try again. The command starts without it in 28 s.",
 			"10 waiting for the network. This computer has no route. The command starts without it in 20 s.",
-			"30 the command starts without the network. This computer has no route. Nothing that it sends goes anywhere else.",
+			"30 the command starts without the network. Nothing that it sends goes anywhere else, and a line follows when the network is ready.",
 		}},
 	} {
 		synctest.Test(t, func(t *testing.T) {

@@ -44,6 +44,8 @@ type Config struct {
 	NoQueue        bool // qBittorrent: more than five torrents at once
 	NoUTP          bool
 	NoPEX          bool   // qBittorrent alone
+	Interface      string // qBittorrent: the network interface that it is set to use; "" for any
+	Address        string // and the address of that
 	Port           uint16 // for peers; 0: a free one
 	DownloadLimit  int    // bytes per second; 0: none
 

@@ -105,6 +105,9 @@ Session\DHTEnabled=%t
 	if c.NoPEX {
 		b.WriteString("Session\\PeXEnabled=false\n")
 	}
+	if c.Interface != "" {
+		fmt.Fprintf(&b, "Session\\Interface=%s\nSession\\InterfaceName=%s\nSession\\InterfaceAddress=%s\n", c.Interface, c.Interface, c.Address)
+	}
 	if c.SOCKS == "" {
 		return b.String(), nil
 	}

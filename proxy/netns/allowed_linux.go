@@ -25,7 +25,7 @@ func notAllowed(cause error, exe string, read func(string) string) error {
 			"sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0, "+
 			"or for this program alone a file in /etc/apparmor.d with: profile shoal %s flags=(unconfined) { userns, }", exe)
 	default:
-		fix = "inside a container, start that with user namespaces allowed (Docker: --security-opt seccomp=unconfined --security-opt apparmor=unconfined)"
+		fix = "inside a container, start that with user namespaces allowed (Docker: --security-opt seccomp=unconfined --security-opt apparmor=unconfined); in a systemd unit, leave out RestrictNamespaces="
 	}
 	return fmt.Errorf("netns: %w: %s (%v)", ErrNotAllowed, fix, cause)
 }

@@ -67,6 +67,10 @@ func init() {
 		try("unmounted /run", unix.Unmount("/run", unix.MNT_DETACH))
 		try("unmounted resolv.conf", unix.Unmount("/etc/resolv.conf", unix.MNT_DETACH))
 		try("mounted", unix.Mount("tmpfs", "/mnt", "tmpfs", 0, ""))
+		for fd := range 32 {
+			_, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", os.Getppid(), fd))
+			try("reached the supervisor's files, and by them the overlay", err)
+		}
 		_, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		try("opened a packet socket", err)
 		// A namespace inside the namespace is root over nothing of ours.

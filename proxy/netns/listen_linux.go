@@ -1,8 +1,10 @@
 package netns
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,6 +23,10 @@ const (
 	// has opened it, at first. It grows, because some commands never do.
 	watchEvery = 100 * time.Millisecond
 	watchMost  = 2 * time.Second
+
+	// closedLong is how long a published port may be closed before the user is
+	// asked whether it is the right one.
+	closedLong = time.Minute
 )
 
 // listening returns where the command can be reached at port, if it listens.
@@ -40,16 +46,21 @@ func listening(port uint16) (netip.AddrPort, bool) {
 // watch reports each of ports when the command listens there, as long as the
 // process lives.
 func (s *supervisor) watch(ports []uint16) {
+	warn := time.Now().Add(closedLong)
 	for wait := watchEvery; len(ports) > 0; wait = min(wait*5/4, watchMost) {
-		var closed []uint16
-		for _, p := range ports {
-			if _, open := listening(p); open {
+		ports = slices.DeleteFunc(ports, func(p uint16) bool {
+			_, open := listening(p)
+			if open {
 				_ = s.ctl.send(message{Kind: kindOpen, Port: p})
-			} else {
-				closed = append(closed, p)
 			}
+			return open
+		})
+		if !warn.IsZero() && time.Now().After(warn) {
+			for _, p := range ports {
+				_ = s.ctl.send(message{Kind: kindSay, Text: fmt.Sprintf("the command does not listen on port %d, which is published: is that the port of its web interface?", p)})
+			}
+			warn = time.Time{}
 		}
-		ports = closed
 		time.Sleep(wait)
 	}
 }

@@ -115,6 +115,9 @@ func start(ctx context.Context, cfg *Config, command string) (*runner, error) {
 		if refusal(err) {
 			return nil, notAllowed(err, executable(), readSysctl)
 		}
+		if _, missing := os.Stat("/proc/self/exe"); missing != nil {
+			return nil, fmt.Errorf("netns: there is no /proc here: mount it (mount -t proc proc /proc), or give the container one (%w)", err)
+		}
 		return nil, fmt.Errorf("netns: %w", err)
 	}
 	stop := context.AfterFunc(ctx, func() { ctl.conn.SetReadDeadline(time.Now()) })

@@ -9,7 +9,7 @@ type Reason uint8
 // added to, never changed.
 const (
 	BitTorrent     Reason = iota // a peer's handshake to an address that is no stand-in
-	TLS                          // encrypted, and no tracker that the local authority knows
+	TLS                          // encrypted, and for a name that can't be a tracker's, or the handshake failed
 	Certificate                  // the client did not take the local authority's certificate
 	WebSeed                      // part of a file from a web server
 	Web                          // any other web request: feeds, updates, GeoIP
