@@ -139,6 +139,12 @@ func (c *Client) build(ctx context.Context, w Want, early []byte, prepare func(*
 		if ctx.Err() != nil {
 			break
 		}
+		if errors.Is(err, ErrFirstHop) { // which the link's owner hears of
+			if w.Direct {
+				break
+			}
+			continue
+		}
 		slog.Debug("a circuit could not be built", "for", w.Use, "hops", len(own)+1, "err", err)
 	}
 	return nil, last

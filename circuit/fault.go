@@ -29,10 +29,14 @@ func circuitFault(ctx context.Context, l *link.Link, way []path.Relay, err error
 		return fault.ClockOff(ahead, err)
 	case reason == cell.Replayed:
 		return fault.New(fault.Clock, "a relay refused a circuit as too old: its clock or this computer's is wrong", "Check this computer's clock.", err)
+	case reason == cell.Gone && at == 0:
+		return fault.New(fault.Closed, "the link to {who} ended", advice, err)
 	case reason == cell.Busy && at == 0:
 		return fault.New(fault.Busy, "{who} has no room for another circuit", advice, err)
 	case reason == cell.Unreachable && at+2 == len(way):
 		return fault.New(fault.LastHop, "the relay before it can't reach {who}", advice, err)
+	case reason == cell.Unreachable:
+		return fault.New(fault.Hop, fmt.Sprintf("relay %d of a circuit can't reach relay %d", at+1, at+2), advice, err)
 	case reason != cell.OK:
 		return fault.New(fault.Hop, fmt.Sprintf("relay %d of a circuit refused it: %v", at+1, reason), advice, err)
 	case errors.Is(err, context.DeadlineExceeded):

@@ -86,8 +86,8 @@ func (j *journal) trackers(n tally) {
 	}
 }
 
-func (j *journal) guardLost(why string) {
-	j.log.Warn("a guard is lost; the other one carries everything", "why", why)
+func (j *journal) guardLost(f *fault.Fault) {
+	j.log.Warn("a guard is lost; the other one carries everything", "why", f.Text())
 }
 
 func (j *journal) guardBack() { j.log.Info("the guard that was lost is back") }

@@ -103,14 +103,14 @@ type Sidecar struct {
 
 	patience int // owned by Follow's goroutine: rounds that an entry relay may fail
 
-	mu      sync.Mutex
-	ctx     context.Context // guarded by mu: Run's
-	wg      sync.WaitGroup
-	clients map[swarm.Client]*client // guarded by mu
-	asked   string                   // guarded by mu: who was last asked for lists of relays
-	loss    string                   // guarded by mu: why a link was last lost
-	warned  time.Time                // guarded by mu: when a client last went around the proxy
-	guest   *guest                   // guarded by mu: the command of a Command
+	mu        sync.Mutex
+	ctx       context.Context // guarded by mu: Run's
+	wg        sync.WaitGroup
+	clients   map[swarm.Client]*client // guarded by mu
+	asked     string                   // guarded by mu: who was last asked for lists of relays
+	linkFault string                   // guarded by mu: why there was no link, as last logged
+	warned    time.Time                // guarded by mu: when a client last went around the proxy
+	guest     *guest                   // guarded by mu: the command of a Command
 }
 
 // New opens the state folder and listens; nothing is dialled before Run.

@@ -22,9 +22,9 @@ const (
 	// before the sidecar is not ready: a guard that restarts is no outage.
 	guardGrace = time.Second
 
-	guardDial   = 5 * time.Second // of a link to a guard
-	guardRetry  = 15 * time.Second
-	guardRetryX = 10 * time.Minute // at most, doubled each time
+	guardDial      = 5 * time.Second // for a link to a guard
+	guardRetry     = 5 * time.Second // between attempts to reach one that is lost, then doubled
+	guardRetryMost = 10 * time.Minute
 
 	entryPatience = 8 // some seconds
 )
@@ -63,26 +63,10 @@ type warmth struct {
 func (p *Sidecar) keepWarm(ctx context.Context) {
 	var tries sync.WaitGroup
 	defer tries.Wait()
-	back := guardsBack{p: p, waits: make(map[onion.ID]wait)}
+	back := guardsBack{p: p, tried: make(map[onion.ID]retry)}
 	var l *link.Link
 	for {
-		found := make(chan warmth, 1)
-		tries.Go(func() {
-			l, err := p.warm(ctx)
-			found <- warmth{l, err}
-		})
-		now, ok := warmth{}, false
-		if l != nil && over(l) {
-			select {
-			case now = <-found:
-				ok = true
-			case <-time.After(guardGrace):
-				p.judge(fault.About(l.Err(), "the guard"))
-			}
-		}
-		if !ok {
-			now = <-found
-		}
+		now := p.rewarm(ctx, l, &tries)
 		if l = now.link; ctx.Err() != nil {
 			return
 		}
@@ -100,6 +84,31 @@ func (p *Sidecar) keepWarm(ctx context.Context) {
 		case <-p.trackers.news():
 		case <-time.After(wait):
 		}
+	}
+}
+
+// rewarm is warm. When that takes long and the link before is over, the sidecar
+// is not ready meanwhile.
+func (p *Sidecar) rewarm(ctx context.Context, before *link.Link, tries *sync.WaitGroup) warmth {
+	var lost *fault.Fault
+	grace := (<-chan time.Time)(nil)
+	if before != nil && over(before) {
+		if lost = fault.About(before.Err(), "the guard"); lost.Cause == fault.Silent {
+			p.chooser.GuardDown(time.Now(), before.Peer()) // the other one goes first from now on
+		}
+		grace = time.After(guardGrace)
+	}
+	found := make(chan warmth, 1)
+	tries.Go(func() {
+		l, err := p.warm(ctx)
+		found <- warmth{l, err}
+	})
+	select {
+	case now := <-found:
+		return now
+	case <-grace:
+		p.judge(lost)
+		return <-found
 	}
 }
 
@@ -157,70 +166,86 @@ func (p *Sidecar) warm(ctx context.Context) (*link.Link, error) {
 
 // linkChanged is told of every link to a guard or an entry relay.
 func (p *Sidecar) linkChanged(id onion.ID, up bool, err error) {
-	f := fault.About(err, "the guard")
-	if f != nil && f.Cause == fault.Silent {
-		p.chooser.GuardDown(time.Now(), id) // the other one goes first from now on
-	}
-	if f != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, link.ErrClosed) {
-		p.mu.Lock()
-		p.loss = f.Text()
-		p.mu.Unlock()
-	}
 	if up {
 		p.cfg.Log.Debug("link up")
-	} else {
-		p.cfg.Log.Debug("link down", "err", err)
+		err = nil
+	}
+	f := fault.Of(err)
+	if f != nil && f.Cause == fault.Silent {
+		p.chooser.GuardDown(time.Now(), id)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if text := f.Text(); text != p.linkFault {
+		p.linkFault = text
+		if f != nil {
+			p.cfg.Log.Debug("no link", "why", text)
+		}
 	}
 }
 
 // guardsBack dials guards again that could not be reached, so that swarms that
 // are at home with them return.
 type guardsBack struct {
-	p     *Sidecar
-	waits map[onion.ID]wait // owned by keepWarm
+	p *Sidecar
+
+	mu    sync.Mutex
+	tried map[onion.ID]retry // guarded by mu
 }
 
-type wait struct {
-	until time.Time
-	next  time.Duration
+// retry is a guard that could not be reached.
+type retry struct {
+	at   time.Time     // of the next attempt
+	wait time.Duration // after that one
+	told bool          // the log says that it is lost
 }
 
+// try dials what is due. The link to another guard stands.
 func (b *guardsBack) try(ctx context.Context, tries *sync.WaitGroup) {
 	now := time.Now()
 	guards := b.p.chooser.GuardStatus()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, g := range guards[:min(len(guards), path.Primary)] {
-		w := b.waits[g.ID]
-		r, ok := b.p.keeper.Relay(g.ID)
+		r, known := b.tried[g.ID]
+		relay, listed := b.p.keeper.Relay(g.ID)
 		switch {
 		case !g.Down:
-			if w.next > 0 {
+			if r.told {
 				b.p.journal.guardBack()
 			}
-			delete(b.waits, g.ID)
-		case w.next == 0:
-			b.p.journal.guardLost(b.p.lastLoss())
-			b.waits[g.ID] = wait{now.Add(guardRetry), guardRetry}
-		case ok && now.After(w.until):
-			next := min(2*w.next, guardRetryX)
-			b.waits[g.ID] = wait{now.Add(next), next}
-			tries.Go(func() {
-				ctx, cancel := context.WithTimeout(ctx, 2*guardDial)
-				defer cancel()
-				if _, err := b.p.links.Get(ctx, r.ID, r.Addr); err == nil {
-					b.p.chooser.GuardUp(r.ID)
-				} else if ctx.Err() == nil {
-					b.p.chooser.GuardDown(time.Now(), r.ID)
-				}
-			})
+			delete(b.tried, g.ID)
+		case !known || listed && !now.Before(r.at):
+			r.wait = min(max(2*r.wait, guardRetry), guardRetryMost)
+			r.at = now.Add(r.wait)
+			b.tried[g.ID] = r
+			if listed {
+				tries.Go(func() { b.dial(ctx, relay) })
+			}
 		}
 	}
 }
 
-// lastLoss returns why a link was last lost, or could not be made.
-func (p *Sidecar) lastLoss() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.loss
+func (b *guardsBack) dial(ctx context.Context, g path.Relay) {
+	ctx, cancel := context.WithTimeout(ctx, 2*guardDial)
+	defer cancel()
+	_, err := b.p.links.Get(ctx, g.ID, g.Addr)
+	if err == nil {
+		b.p.chooser.GuardUp(g.ID)
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	b.p.chooser.GuardDown(time.Now(), g.ID)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// Not the first time: that one began before the network was back.
+	if r := b.tried[g.ID]; r.wait > guardRetry && !r.told && b.p.ready.why() == nil {
+		b.p.journal.guardLost(fault.About(err, "it"))
+		r.told = true
+		b.tried[g.ID] = r
+	}
 }
 
 // lastAsked returns what the relay is that was last asked for lists of relays.

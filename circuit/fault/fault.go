@@ -20,6 +20,7 @@ type Cause string
 // The causes.
 const (
 	NoNetwork   Cause = "no_network"      // this computer has no route
+	NoIPv6      Cause = "no_ipv6"         // this computer has no route of IPv6
 	Source      Cause = "wrong_source"    // the address to dial from is not this computer's
 	Blocked     Cause = "blocked"         // this system forbids the connection
 	NoSockets   Cause = "no_sockets"      // this system gives no more sockets
@@ -68,8 +69,13 @@ func (f *Fault) Error() string { return strings.ReplaceAll(f.text, who, "the oth
 // Unwrap returns what is below f.
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Text returns what is wrong as a sentence.
-func (f *Fault) Text() string { return Sentence(f.Error()) }
+// Text returns what is wrong as a sentence; "" for nil.
+func (f *Fault) Text() string {
+	if f == nil {
+		return ""
+	}
+	return Sentence(f.Error())
+}
 
 // Sentence makes s, an error's text, begin with a capital and end with a full stop.
 func Sentence(s string) string {
@@ -101,12 +107,29 @@ func Of(err error) *Fault {
 	return New(Other, err.Error(), "", err)
 }
 
+// Here reports whether the fault lies with this computer alone, so that trying
+// another relay is no use.
+func Here(err error) bool {
+	f := Of(err)
+	if f == nil {
+		return false
+	}
+	switch f.Cause {
+	case NoNetwork, Source, Blocked, NoSockets, Clock:
+		return true
+	}
+	return false
+}
+
 // ClockOff is a clock that differs from the other side's: ahead says by how
 // much this computer's is ahead of it, and is below 0 when it is behind.
 func ClockOff(ahead time.Duration, err error) *Fault {
 	how := "ahead of"
 	if ahead < 0 {
 		ahead, how = -ahead, "behind"
+	}
+	if ahead >= 10*time.Minute {
+		ahead = ahead.Round(time.Minute)
 	}
 	return New(Clock, fmt.Sprintf("this computer's clock is %s %s that of %s", Span(ahead), how, who),
 		"Set the clock and have it kept right, on Linux with timedatectl set-ntp true. Shoal goes on by itself.", err)

@@ -29,13 +29,11 @@ func dialFault(err error, addr netip.AddrPort) error {
 	if no, ok := errors.AsType[syscall.Errno](err); ok {
 		c, why = errnos[no], no.Error()
 	}
-	if timeout, ok := errors.AsType[net.Error](err); c == "" && ok && timeout.Timeout() {
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
 		c = fault.Timeout
 	}
 	if c == fault.NoNetwork && addr.Addr().Is6() {
-		why = "IPv6 network"
-	} else if c == fault.NoNetwork {
-		why = "network"
+		c = fault.NoIPv6
 	}
 	return dialled(c, why, err)
 }
@@ -49,7 +47,9 @@ const (
 func dialled(c fault.Cause, why string, err error) error {
 	switch c {
 	case fault.NoNetwork:
-		return fault.New(c, "this computer has no "+why+": there is no route to {who}", adviceNetwork, err)
+		return fault.New(c, "this computer has no network: there is no route to {who}", adviceNetwork, err)
+	case fault.NoIPv6:
+		return fault.New(c, "this computer has no IPv6 network, and {who} has an IPv6 address", "Relays with IPv4 addresses are tried, too. Check this computer's network.", err)
 	case fault.Unreachable:
 		return fault.New(c, "the network reports no way to {who}", adviceWait, err)
 	case fault.Source:
@@ -126,7 +126,7 @@ func endFault(err error) error {
 	case hungUp(err):
 		return fault.New(fault.Closed, "{who} closed the link", adviceWait, err)
 	case errnos[no] != "":
-		return dialled(errnos[no], "network", err)
+		return dialled(errnos[no], no.Error(), err)
 	}
 	return err
 }

@@ -57,6 +57,8 @@ func TestWhatTheSystemSaysOfAConnectionHasACause(t *testing.T) {
 		err := &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: os.NewSyscallError("connect", no)}
 		shows(t, no.Error(), dialFault(err, addr), cause)
 	}
+	late := &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: os.ErrDeadlineExceeded}
+	shows(t, "no answer", dialFault(late, addr), fault.Timeout)
 	odd := &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: errors.New("odd")}
 	shows(t, "something odd", dialFault(odd, addr), fault.Other)
 	v6 := dialFault(os.NewSyscallError("connect", syscall.ENETUNREACH), netip.MustParseAddrPort("[2001:db8::1]:9000"))

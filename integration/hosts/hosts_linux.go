@@ -37,7 +37,9 @@ type Host struct {
 	Name string
 	Addr netip.Addr
 
-	ns netns.NsHandle
+	net  *Net
+	port string // of the bridge
+	ns   netns.NsHandle
 }
 
 // New makes a bridge, in a namespace of its own.
@@ -73,11 +75,12 @@ func (n *Net) Add(name string, addr netip.Addr) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("hosts: %s: %w", name, err)
 	}
-	h := &Host{Name: name, Addr: addr, ns: ns}
+	h := &Host{Name: name, Addr: addr, net: n, ns: ns}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hosts = append(n.hosts, h)
-	if err := n.plug(h, fmt.Sprint("port", len(n.hosts))); err != nil {
+	h.port = fmt.Sprint("port", len(n.hosts))
+	if err := n.plug(h, h.port); err != nil {
 		return nil, fmt.Errorf("hosts: connect %s: %w", name, err)
 	}
 	return h, nil
@@ -143,14 +146,68 @@ func (n *Net) plug(h *Host, port string) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(inner.AddrAdd(eth0, h.address()), inner.LinkSetUp(eth0), inner.RouteAdd(h.route(eth0)))
+}
+
+func (h *Host) address() *netlink.Addr {
 	bits := h.Addr.BitLen()
-	address := &netlink.Addr{IPNet: &net.IPNet{IP: h.Addr.AsSlice(), Mask: net.CIDRMask(bits, bits)}, Flags: unix.IFA_F_NODAD}
+	return &netlink.Addr{IPNet: &net.IPNet{IP: h.Addr.AsSlice(), Mask: net.CIDRMask(bits, bits)}, Flags: unix.IFA_F_NODAD}
+}
+
+// route leads everything through eth0.
+func (h *Host) route(eth0 netlink.Link) *netlink.Route {
+	bits := h.Addr.BitLen()
 	everything := &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
-	return errors.Join(
-		inner.AddrAdd(eth0, address),
-		inner.LinkSetUp(eth0),
-		inner.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Dst: everything, Scope: netlink.SCOPE_LINK, Src: h.Addr.AsSlice()}),
-	)
+	return &netlink.Route{LinkIndex: eth0.Attrs().Index, Dst: everything, Scope: netlink.SCOPE_LINK, Src: h.Addr.AsSlice()}
+}
+
+// Cut pulls h's cable at the far end: its interface stays up, and everything
+// that h sends or would receive is lost.
+func (h *Host) Cut() error {
+	return h.cable(func(outer *netlink.Handle, port netlink.Link) error { return outer.LinkSetNoMaster(port) })
+}
+
+// Mend undoes Cut.
+func (h *Host) Mend() error {
+	return h.cable(func(outer *netlink.Handle, port netlink.Link) error { return outer.LinkSetMaster(port, h.net.bridge) })
+}
+
+func (h *Host) cable(do func(*netlink.Handle, netlink.Link) error) error {
+	outer, err := netlink.NewHandleAt(h.net.ns)
+	if err != nil {
+		return err
+	}
+	defer outer.Close()
+	port, err := outer.LinkByName(h.port)
+	if err != nil {
+		return err
+	}
+	return do(outer, port)
+}
+
+// Down switches h's interface off: h knows that it has no network.
+func (h *Host) Down() error {
+	return h.eth0(func(inner *netlink.Handle, eth0 netlink.Link) error { return inner.LinkSetDown(eth0) })
+}
+
+// Up undoes Down.
+func (h *Host) Up() error {
+	return h.eth0(func(inner *netlink.Handle, eth0 netlink.Link) error {
+		return errors.Join(inner.LinkSetUp(eth0), inner.RouteReplace(h.route(eth0)))
+	})
+}
+
+func (h *Host) eth0(do func(*netlink.Handle, netlink.Link) error) error {
+	inner, err := netlink.NewHandleAt(h.ns)
+	if err != nil {
+		return err
+	}
+	defer inner.Close()
+	eth0, err := inner.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	return do(inner, eth0)
 }
 
 // Command returns a command that runs on h.
@@ -172,6 +229,40 @@ func (h *Host) Dial(ctx context.Context, network, address string) (conn net.Conn
 		return nil, fmt.Errorf("from %s: %w", h.Name, err)
 	}
 	return conn, nil
+}
+
+// Listen listens on h.
+func (h *Host) Listen(address string) (ln net.Listener, err error) {
+	err = elsewhere(func() error {
+		if err := netns.Set(h.ns); err != nil {
+			return err
+		}
+		ln, err = net.Listen("tcp", address)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("on %s: %w", h.Name, err)
+	}
+	return ln, nil
+}
+
+// Move gives h another address in place of its own, as another network would.
+func (h *Host) Move(addr netip.Addr) error {
+	return h.eth0(func(inner *netlink.Handle, eth0 netlink.Link) error {
+		old := h.address()
+		h.Addr = addr
+		return errors.Join(inner.AddrDel(eth0, old), inner.AddrAdd(eth0, h.address()), inner.RouteReplace(h.route(eth0)))
+	})
+}
+
+// Mute has h receive everything and send nothing, as behind a firewall that
+// drops.
+func (h *Host) Mute() error {
+	return h.eth0(func(inner *netlink.Handle, eth0 netlink.Link) error {
+		hole := h.route(eth0)
+		hole.LinkIndex, hole.Src, hole.Scope, hole.Type = 0, nil, netlink.SCOPE_UNIVERSE, unix.RTN_BLACKHOLE
+		return errors.Join(inner.RouteDel(h.route(eth0)), inner.RouteAdd(hole))
+	})
 }
 
 // HTTP returns a client that connects from h.

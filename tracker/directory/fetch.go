@@ -43,11 +43,11 @@ func (k *Keeper) Fetch(ctx context.Context, c *circuit.Client, from path.Relay) 
 		return false, err
 	}
 	defer one.Close()
-	news, err = k.AddAnswer(answer)
 	ahead := one.ClockAhead()
 	k.mu.Lock()
 	k.ahead = ahead
 	k.mu.Unlock()
+	news, err = k.AddAnswer(answer)
 	switch {
 	case (errors.Is(err, ErrStale) || errors.Is(err, errFuture)) && ahead.Abs() > circuit.ClockSlack:
 		err = fault.ClockOff(ahead, err)
@@ -118,6 +118,8 @@ func (k *Keeper) round(ctx context.Context, c *circuit.Client, one bool, next fu
 			failed = err
 		} else if one {
 			failed = nil
+		}
+		if fault.Here(err) || err == nil && one {
 			break
 		}
 	}
