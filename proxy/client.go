@@ -210,9 +210,6 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	var out announce.Response
 	if r.Port != 0 && assoc == nil && c.name != confined {
 		p.counters.Add(status.NotProxied)
-		p.mu.Lock()
-		p.warned = time.Now()
-		p.mu.Unlock()
 		if p.cfg.Strict {
 			return out, &announce.Failure{Text: announce.TextNotProxiedEnd}
 		}

@@ -109,7 +109,6 @@ type Sidecar struct {
 	clients   map[swarm.Client]*client // guarded by mu
 	asked     string                   // guarded by mu: who was last asked for lists of relays
 	linkFault string                   // guarded by mu: why there was no link, as last logged
-	warned    time.Time                // guarded by mu: when a client last went around the proxy
 	guest     *guest                   // guarded by mu: the command of a Command
 }
 
@@ -305,9 +304,7 @@ type source struct{ *Sidecar }
 func (p source) Status() status.Status {
 	p.mu.Lock()
 	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
-	if time.Since(p.warned) < time.Hour {
-		s.Warnings = append(s.Warnings, `A client announces but keeps its peers out of the proxy: tick "Use proxy for peer connections" in its settings.`)
-	}
+	s.Warnings = p.counters.Advice(time.Now())
 	if g := p.guest; g != nil && g.silent.Load() && !g.heard.Load() {
 		s.Warnings = append(s.Warnings, "The client has announced no torrent and dialled no peer. If it has torrents that run, it may be set to use a network interface or address that does not exist under shoal run.")
 	}

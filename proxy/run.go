@@ -77,20 +77,15 @@ type guest struct {
 	heard  atomic.Bool // the command has sent what a torrent client sends
 	silent atomic.Bool // it had not after some time
 
-	mu    sync.Mutex
-	net   *netns.Network        // guarded by mu: set before the command starts
-	names map[string]netip.Addr // guarded by mu
-	hosts map[netip.Addr]string // guarded by mu: the other way round
-	utps  map[uint16]*guestUTP  // guarded by mu: by the command's port; nil when the command is over
+	names peers.Names
+
+	mu   sync.Mutex
+	net  *netns.Network       // guarded by mu: set before the command starts
+	utps map[uint16]*guestUTP // guarded by mu: by the command's port; nil when the command is over
 }
 
-// nameRange is where names are: addresses that stand for a name and nothing else.
-var nameRange = netip.MustParsePrefix("10.65.0.0/16")
-
-const maxNames = 4096
-
 func newGuest(p *Sidecar) *guest {
-	return &guest{p: p, names: make(map[string]netip.Addr), hosts: make(map[netip.Addr]string), utps: make(map[uint16]*guestUTP)}
+	return &guest{p: p, utps: make(map[uint16]*guestUTP)}
 }
 
 func (g *guest) enter(n *netns.Network) {
@@ -106,28 +101,11 @@ func (g *guest) network() *netns.Network {
 }
 
 // Name implements netns.Handler: every name has an address, the sidecar's.
-func (g *guest) Name(name string) netip.Addr {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if a, ok := g.names[name]; ok {
-		return a
-	}
-	if len(g.names) >= maxNames {
-		return netip.Addr{}
-	}
-	i := len(g.names) + 257
-	b := nameRange.Addr().As4()
-	b[2], b[3] = byte(i>>8), byte(i)
-	a := netip.AddrFrom4(b)
-	g.names[name], g.hosts[a] = a, name
-	return a
-}
+func (g *guest) Name(name string) netip.Addr { return g.names.Addr(name) }
 
 // host returns what the command means by a: the name that it looked up, or a.
 func (g *guest) host(a netip.Addr) string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if name, ok := g.hosts[a]; ok {
+	if name, ok := g.names.Name(a); ok {
 		return name
 	}
 	return a.String()

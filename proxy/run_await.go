@@ -109,8 +109,8 @@ func nothingSent(cfg netns.Config) string {
 // refuseAddr returns an error for an address that the command can't have, since
 // it stands for something else.
 func refuseAddr(cfg netns.Config) error {
-	if a := cfg.Addr; a.IsValid() && (nameRange.Contains(a) || peers.Is(a)) {
-		return fmt.Errorf("%w: --interface: %v lies in a range that stands for names (%v) or peers (%v)", ErrUsage, a, nameRange, peers.Prefix)
+	if a := cfg.Addr; a.IsValid() && (peers.NameRange.Contains(a) || peers.Is(a)) {
+		return fmt.Errorf("%w: --interface: %v lies in a range that stands for names (%v) or peers (%v)", ErrUsage, a, peers.NameRange, peers.Prefix)
 	}
 	return nil
 }

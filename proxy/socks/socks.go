@@ -1,5 +1,6 @@
 // Package socks is the SOCKS5 address that a torrent client is told to use
-// (RFC 1928, RFC 1929): CONNECT, and UDP ASSOCIATE with µTP (package utp) inside.
+// (RFC 1928, RFC 1929): CONNECT, UDP ASSOCIATE with µTP (package utp) inside, and
+// Tor's RESOLVE.
 // It tells apart what the client wants, and dials nothing: what goes to a
 // stand-in is for a peer, what goes elsewhere is a tracker's, the DHT's, or
 // refused and counted. No name is resolved.
@@ -18,7 +19,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"time"
 
@@ -106,6 +106,7 @@ type Server struct {
 	assocs []*Association                  // live, oldest first
 	last   map[swarm.Client]netip.AddrPort // where a client's last association was
 	beacon int                             // of the next association
+	names  map[swarm.Client]*peers.Names   // resolved by RESOLVE
 }
 
 // New returns a server that asks h.
@@ -122,7 +123,7 @@ func New(c Config, h Handler) *Server {
 	if c.Count == nil {
 		c.Count = func(status.Reason) {}
 	}
-	s := &Server{config: c, handler: h, beacon: randomBeacon(), last: make(map[swarm.Client]netip.AddrPort)}
+	s := &Server{config: c, handler: h, beacon: randomBeacon(), last: make(map[swarm.Client]netip.AddrPort), names: make(map[swarm.Client]*peers.Names)}
 	maps.Copy(s.last, c.Addresses)
 	return s
 }
@@ -200,15 +201,18 @@ func (s *Server) serve(ctx context.Context, conn swarm.Conn) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(s.config.Handshake))
-	greeting, err := readGreeting(conn)
+	greeting, err := s.greeting(conn)
 	if err != nil {
-		s.config.Count(silentOr(err))
+		if r, counts := reasonOf(err); counts {
+			s.config.Count(r)
+		}
 		return
 	}
 	r := &request{server: s, ctx: ctx, conn: conn}
 	c := socks5.Config{
 		AuthMethods: s.methods(r),
 		Resolver:    r,
+		Rewriter:    r,
 		Rules:       r,
 		Dial:        r.dial,
 		Logger:      log.New(io.Discard, "", 0), // it would log where a client goes
@@ -222,37 +226,6 @@ func (s *Server) serve(ctx context.Context, conn swarm.Conn) {
 	if !r.understood && !greeted.ended { // one that only looks whether the proxy is there ends without a request
 		s.config.Count(status.Unreadable)
 	}
-}
-
-// silentOr counts a client that said too little, or nothing that is SOCKS5.
-func silentOr(err error) status.Reason {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return status.Silent
-	}
-	return status.Unreadable
-}
-
-// readGreeting reads the client's methods and puts user names first: clients
-// that have one offer "none" before it, and the first known method is taken.
-func readGreeting(r io.Reader) ([]byte, error) {
-	head := make([]byte, 2, 2+255)
-	if _, err := io.ReadFull(r, head); err != nil {
-		return nil, err
-	}
-	if head[0] != 5 {
-		return nil, fmt.Errorf("socks: version %d", head[0])
-	}
-	b := head[:2+int(head[1])]
-	if _, err := io.ReadFull(r, b[2:]); err != nil {
-		return nil, err
-	}
-	for i, m := range b[2:] {
-		if m == socks5.UserPassAuth {
-			b[2], b[2+i] = b[2+i], b[2]
-			break
-		}
-	}
-	return b, nil
 }
 
 // methods returns how clients may say who they are.
@@ -313,7 +286,6 @@ type userKey struct{}
 // Allow lets CONNECT pass and serves a UDP association to its end: it is the
 // one place where go-socks5 lets go of the connection (socks5.RuleSet).
 func (r *request) Allow(ctx context.Context, req *socks5.Request) (context.Context, bool) {
-	r.understood = true
 	r.conn.SetDeadline(time.Time{})
 	user := req.AuthContext.Payload["Username"]
 	switch req.Command {
@@ -341,9 +313,16 @@ func (r *request) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	a, err := netip.ParseAddrPort(addr)
 	if err != nil || !peers.Is(a.Addr()) { // a name, or an address out there
 		host, _, _ := net.SplitHostPort(addr)
+		if ctx.Value(resolving{}) != nil {
+			return s.resolve(s.origin(user, r.conn).Client, host)
+		}
 		return newTaken(r.conn, func(first []byte) {
-			s.handler.Elsewhere(r.ctx, s.origin(user, r.conn), host, &resumed{Conn: r.conn, first: first})
+			from := s.origin(user, r.conn)
+			s.handler.Elsewhere(r.ctx, from, s.meant(from.Client, host), &resumed{Conn: r.conn, first: first})
 		}, nil), nil
+	}
+	if ctx.Value(resolving{}) != nil {
+		return resolved{addr: a.Addr()}, nil
 	}
 	if peers.IsBeacon(a.Addr()) {
 		return nil, errRefused // it has done its work

@@ -73,6 +73,7 @@ func TestPasswordIsAsked(t *testing.T) {
 		t.Errorf("a wrong password was answered %d", got)
 	}
 	s.counted(t, status.Password, 1)
+	s.counted(t, status.NoPassword, 1)
 	if got := dial(t, s).login("alice", "secret"); got != 0 {
 		t.Errorf("the password was answered %d", got)
 	}
@@ -81,8 +82,8 @@ func TestPasswordIsAsked(t *testing.T) {
 func TestWhatIsNoSOCKSIsClosed(t *testing.T) {
 	s := start(t, Config{Handshake: 200 * time.Millisecond})
 	for _, b := range [][]byte{
-		[]byte("GET / HTTP/1.1\r\n\r\n"),
-		{4, 1, 0, 80, 1, 2, 3, 4, 0},             // SOCKS4
+		[]byte("\x16\x03\x01\x00\x01\x01"),       // TLS
+		{3, 1, 0},                                // another version
 		{5, 1, 0, 5, 1, 0, 9, 1, 2, 3, 4},        // an unknown kind of address
 		{5, 1, 0, 6, 1, 0, 1, 1, 2, 3, 4, 0, 80}, // another version
 	} {
@@ -138,9 +139,10 @@ func TestRepliesSayWhatBecameOfAPeer(t *testing.T) {
 	s.counted(t, status.Command, 1)
 	c = dial(t, s)
 	c.login("", "")
-	if code, _ := c.request(0xf0, "example", 80); code != 7 {
-		t.Errorf("RESOLVE is reply %d, want 7", code)
+	if code, _ := c.request(0xf1, "10.65.1.1", 0); code != 7 {
+		t.Errorf("RESOLVE_PTR is reply %d, want 7", code)
 	}
+	s.counted(t, status.Command, 2)
 	s.peer = func(context.Context, Origin, netip.AddrPort) (Session, error) {
 		t.Error("a beacon was dialled")
 		return nil, swarm.ErrUnknownPeer

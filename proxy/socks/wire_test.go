@@ -2,7 +2,9 @@ package socks
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 
@@ -78,9 +80,20 @@ func FuzzGreeting(f *testing.F) {
 	f.Add([]byte{5, 1, 0})
 	f.Add([]byte{5, 2, 0, 2})
 	f.Add([]byte{5, 3, 1, 0, 2, 9})
-	f.Add([]byte{4, 1, 0})
+	f.Add([]byte{4, 1, 0, 80, 0, 0, 0, 1, 0, 'x', 0})
+	f.Add([]byte("CONNECT x:80 HTTP/1.1\r\n\r\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := readGreeting(bytes.NewReader(b))
+		var out bytes.Buffer
+		got, err := new(Server).greeting(struct {
+			io.Reader
+			io.Writer
+		}{bytes.NewReader(b), &out})
+		if _, counts := reasonOf(err); err != nil && !counts && len(b) > 0 {
+			t.Errorf("%x is refused and counts as nothing: %v", b, err)
+		}
+		if answered := out.Len() > 0; answered != (errors.Is(err, errSOCKS4) || errors.Is(err, errHTTP)) {
+			t.Errorf("%x is answered %q: %v", b, &out, err)
+		}
 		if err != nil {
 			return
 		}

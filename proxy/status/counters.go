@@ -1,6 +1,9 @@
 package status
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // Reason is why the sidecar did not do what a client or a peer wanted.
 type Reason uint8
@@ -22,10 +25,13 @@ const (
 	NotProxied                   // an announce of a client whose peers don't use the proxy
 	Datagram                     // a UDP packet that is no tracker's, DHT's or stand-in's
 	DHTLimit                     // more new torrents from the DHT than an hour allows
-	Command                      // a SOCKS command that isn't served: BIND
+	Command                      // a SOCKS command that isn't served: BIND, RESOLVE_PTR
 	Password                     // a wrong SOCKS user or password
 	Full                         // more of something than the sidecar's limits allow
 	ForeignHost                  // this page asked for under a name that isn't this computer's
+	NoPassword                   // a SOCKS client that offers no password, where one is needed
+	SOCKS4                       // a client whose proxy type is SOCKS4
+	HTTPProxy                    // a client whose proxy type is HTTP
 	reasons        = iota
 )
 
@@ -51,6 +57,9 @@ var words = [reasons]word{
 	Password:       {"password", "SOCKS clients with a wrong user name or password."},
 	Full:           {"full", "More connections at once than Shoal's limits allow."},
 	ForeignHost:    {"foreign_host", "Requests for this page under a name that isn't this computer's."},
+	NoPassword:     {"no_password", "SOCKS clients that gave no user name and password, where Shoal was started with one."},
+	SOCKS4:         {"socks4", "SOCKS4 connections. Shoal speaks SOCKS5."},
+	HTTPProxy:      {"http_proxy", "Requests to an HTTP proxy. Shoal is a SOCKS5 proxy."},
 }
 
 // String returns r's name in /status.json and /metrics.
@@ -69,16 +78,41 @@ func (r Reason) Text() string {
 	return "Something else."
 }
 
+// advice is what the user has to change in a client, for the Reasons that the
+// client makes again and again until then.
+var advice = map[Reason]string{
+	NotProxied: `A client announces but keeps its peers out of the proxy: tick "Use proxy for peer connections" in its settings.`,
+	Password:   "A client gives a wrong password: enter the one that Shoal was started with in the client's proxy settings.",
+	NoPassword: "A client gives no user name and password: in its proxy settings turn authentication on, with any user name and the password that Shoal was started with.",
+	SOCKS4:     "A client uses Shoal as a SOCKS4 proxy: set the proxy type to SOCKS5 in its settings.",
+	HTTPProxy:  "A client, or another program, uses Shoal as an HTTP proxy: set the proxy type to SOCKS5 in its settings.",
+}
+
+// adviceFor is how long after such a refusal the advice is shown.
+const adviceFor = 10 * time.Minute
+
 // Counters counts refusals. The zero value is ready; it is safe for concurrent use.
 type Counters struct {
 	Told func(Reason) // called for each; nil: nobody. Set before the first
 	n    [reasons]atomic.Uint64
+	last [reasons]atomic.Int64 // when, in Unix seconds
+}
+
+// Advice returns what the user has to change, by what was refused lately.
+func (c *Counters) Advice(now time.Time) (out []string) {
+	for r := range Reason(reasons) {
+		if text := advice[r]; text != "" && now.Unix()-c.last[r].Load() < int64(adviceFor/time.Second) {
+			out = append(out, text)
+		}
+	}
+	return out
 }
 
 // Add counts one refusal.
 func (c *Counters) Add(r Reason) {
 	if r < reasons {
 		c.n[r].Add(1)
+		c.last[r].Store(time.Now().Unix())
 		if c.Told != nil {
 			c.Told(r)
 		}

@@ -54,8 +54,8 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 	got := request(NewServer(full(), &c), "GET", "/status.json")
 	want := `{"version":"1.2.3, commit abc","ready":true,"why":"","cause":"","advice":"","trackers":{"all":3,"asked":3,"answer":2},"hops":2,"circuits":[` +
 		`{"use":"inbound","hops":3,"state":"building"},{"use":"peer","hops":3,"state":"open"},{"use":"peer","hops":3,"state":"open"},{"use":"tracker","hops":3,"state":"open"}],` +
-		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,` +
-		`"not_bittorrent":0,"not_proxied":0,"password":0,"silent":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
+		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,"http_proxy":0,"no_password":0,` +
+		`"not_bittorrent":0,"not_proxied":0,"password":0,"silent":0,"socks4":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
 	if got.Body.String() != want || got.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("got  %s\nwant %s", got.Body, want)
 	}
@@ -223,7 +223,7 @@ func TestThePolicyAllowsExactlyThePagesOwnStyleAndScript(t *testing.T) {
 func TestEveryReasonHasANameAndWords(t *testing.T) {
 	seen := map[string]bool{}
 	for r := range Reason(reasons) {
-		if !regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`).MatchString(r.String()) || seen[r.String()] || len(r.Text()) < 20 || !strings.HasSuffix(r.Text(), ".") {
+		if !regexp.MustCompile(`^[a-z]+[0-9]*(_[a-z]+)*$`).MatchString(r.String()) || seen[r.String()] || len(r.Text()) < 20 || !strings.HasSuffix(r.Text(), ".") {
 			t.Errorf("reason %d: %q, %q", r, r, r.Text())
 		}
 		seen[r.String()] = true
@@ -238,6 +238,27 @@ func TestEveryReasonHasANameAndWords(t *testing.T) {
 			t.Errorf("%s counted %d", name, n)
 		}
 	}
+}
+
+// TestAdviceIsGivenForAWhile after what only the user can change.
+func TestAdviceIsGivenForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for r := range Reason(reasons) {
+			var c Counters
+			c.Add(r)
+			want := 0
+			if advice[r] != "" {
+				want = 1
+			}
+			if got := c.Advice(time.Now()); len(got) != want || want == 1 && !strings.Contains(got[0], " settings") {
+				t.Errorf("%v: advice %q", r, got)
+			}
+			time.Sleep(adviceFor)
+			if got := c.Advice(time.Now()); len(got) != 0 {
+				t.Errorf("%v: after %v still %q", r, adviceFor, got)
+			}
+		}
+	})
 }
 
 func TestCountersCountFromManyGoroutines(t *testing.T) {
