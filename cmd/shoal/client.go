@@ -23,7 +23,7 @@ const askTimeout = 30 * time.Second
 
 // The flags that say which client is meant, and how to reach it.
 var accessFlags = []cli.Flag{
-	&cli.IntFlag{Name: "pid", Usage: "process `ID` of the client, if several run", Action: program.Between("pid", 1, 1<<22)},
+	&cli.IntFlag{Name: "pid", Usage: "process `ID` of the client, if several run", DefaultText: "the only one", Action: program.Between("pid", 1, 1<<22)},
 	&cli.StringFlag{Name: "config", Usage: "settings `FILE` of the client, if not in its default place"},
 	&cli.StringFlag{Name: "url", Usage: "`URL` of qBittorrent's Web UI or Transmission's RPC, or HOST:PORT of Deluge's daemon, e.g. http://127.0.0.1:8080 (default: read from its settings)"},
 	&cli.StringFlag{Name: "login", Usage: "user `NAME` for the client's Web UI, RPC or daemon (default: asked for if needed)"},
