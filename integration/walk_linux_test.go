@@ -81,16 +81,7 @@ var steps = []struct {
 // newWalk makes the network. Its machines are gone at the end of the test.
 func newWalk(t *testing.T, ctx context.Context, p plan) *walk {
 	t.Helper()
-	net, err := hosts.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := net.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w := &walk{net: net, plan: p}
+	w := &walk{net: newHosts(t), plan: p}
 	for i, a := range p.trackers {
 		w.trackers = append(w.trackers, w.machine(t, fmt.Sprint("tracker ", i+1), a))
 	}

@@ -104,12 +104,32 @@ func New(cfg Config) (_ *Relay, err error) {
 	if r.keeper, err = directory.OpenKeeper(filepath.Join(cfg.State, "views"), cfg.Network, time.Now); err != nil {
 		return nil, err
 	}
-	cert, err := link.Certificate(r.keys.Identity)
-	if err != nil {
+	if err := r.connect(); err != nil {
 		return nil, err
 	}
-	limit := link.NewLimit(cfg.Limit)
-	r.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), Certificate: &cert, Limit: limit}
+	r.place = place(cfg)
+	if r.ln, r.place.Listen, err = hop.Listen(cfg.Listen); err != nil {
+		return nil, err
+	}
+	r.found = r.place.Find()
+	if err := r.describe(); err != nil {
+		return nil, err
+	}
+	if err := r.keys.LoadReplays(r.server); err != nil {
+		return nil, err
+	}
+	return r, r.describe() // with the key that may be new
+}
+
+// connect makes what carries circuits: links, the server for those of others, and
+// the client for the relay's own.
+func (r *Relay) connect() error {
+	cert, err := link.Certificate(r.keys.Identity)
+	if err != nil {
+		return err
+	}
+	limit := link.NewLimit(r.cfg.Limit)
+	r.links = &link.Pool{DialTCP: link.DialFrom(r.cfg.Source), Certificate: &cert, Limit: limit}
 	m := newMeeting(r.verify, window.NewBudget(meetingMemory/cell.FrameSize))
 	r.server, err = hop.New(hop.Config{
 		Identity: r.keys.Identity,
@@ -127,28 +147,17 @@ func New(cfg Config) (_ *Relay, err error) {
 		},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.client = circuit.New(circuit.Config{
 		Links:   r.links,
-		Chooser: path.New(cfg.Network.Rules(), path.NewRand(), nil, nil),
+		Chooser: path.New(r.cfg.Network.Rules(), path.NewRand(), nil, nil),
 		Relays:  r.keeper.Relays,
 		Step:    r.step,
 		Budget:  window.NewBudget(directory.MaxView / cell.FrameSize),
 		Hello:   directory.Hello,
 	})
-	r.place = place(cfg)
-	if r.ln, r.place.Listen, err = hop.Listen(cfg.Listen); err != nil {
-		return nil, err
-	}
-	r.found = r.place.Find()
-	if err := r.describe(); err != nil {
-		return nil, err
-	}
-	if err := r.keys.LoadReplays(r.server); err != nil {
-		return nil, err
-	}
-	return r, r.describe() // with the key that may be new
+	return nil
 }
 
 // release gives up what New took but for the keys, which stay as they are.

@@ -87,6 +87,9 @@ func (b *book) restore(raw []byte) error {
 	}
 	made := time.Unix(v.Time, 0)
 	for _, e := range v.Entries {
+		if e.Descriptor.CheckAddrs(&b.t.cfg.Network) != nil {
+			continue // the network was of another kind then
+		}
 		k := &known{d: e.Descriptor, listed: e.Descriptor, first: time.Unix(e.FirstSeen, 0), reachable: e.Reachable, untested: !e.Reachable}
 		if e.Weight > 0 {
 			k.weight, k.base, k.best, k.baseAt = e.Weight, e.Weight, e.Weight, made

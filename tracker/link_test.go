@@ -126,3 +126,21 @@ func TestATrackerFindsItsAddressOrSaysWhatIsMissing(t *testing.T) {
 		tr.Close()
 	}
 }
+
+// TestRelaysOfAnotherKindOfNetworkAreForgotten when the tracker starts in it.
+func TestRelaysOfAnotherKindOfNetworkAreForgotten(t *testing.T) {
+	dir := t.TempDir()
+	tr, c := open(t, dir, true)
+	for _, addr := range []string{"10.0.0.1:9001", "10.0.0.2:9001", "10.0.0.3:9001", "9.1.0.1:9001"} {
+		reached(t, tr, c.now(), addr)
+	}
+	sign(t, tr)
+	tr.Close()
+	tr, _ = open(t, dir, false)
+	if n := len(tr.book.relays); n != 1 {
+		t.Errorf("%d relays, want the one with a public address", n)
+	}
+	if _, err := directory.ParseLink(tr.Link().String()); err != nil {
+		t.Error(err)
+	}
+}

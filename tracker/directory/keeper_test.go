@@ -3,6 +3,7 @@ package directory
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -347,5 +348,39 @@ func TestAnAnswerIsOneChangeAndOneBadViewSpoilsNoOther(t *testing.T) {
 	}
 	if raws := k.RawViews(k.Have()); len(raws) != 0 {
 		t.Errorf("%d views are newer than what the keeper has", len(raws))
+	}
+}
+
+// TestViewsOfAnotherKindOfNetworkAreRefused, from anyone and from the disk: they
+// say where to dial a tracker.
+func TestViewsOfAnotherKindOfNetworkAreRefused(t *testing.T) {
+	home := view(t, 0, testNow, nil)
+	home.Self = relay(t, trackerBase, func(d *Descriptor) { d.Addrs[0] = netip.MustParseAddrPort("192.168.1.2:9000") })
+	if err := home.Sign(key(trackerBase + 100)); err != nil {
+		t.Fatal(err)
+	}
+	lan, public := privateNetwork(), testNetwork(1)
+	lan.Trackers = lan.Trackers[:1]
+	c, dir := &clock{testNow}, t.TempDir()
+	open := func(dir string, n Network) *Keeper {
+		t.Helper()
+		k, err := OpenKeeper(dir, n, c.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	mustAdd(t, open(dir, lan), home)
+	if _, ok := open(dir, lan).Tracker(trackerKey(0)); !ok {
+		t.Error("a private network forgets its tracker")
+	}
+	if _, ok := open(dir, public).Tracker(trackerKey(0)); ok {
+		t.Error("a saved view takes a public network to a private address")
+	}
+	if _, err := open(t.TempDir(), public).Add(home.Raw()); !errors.Is(err, ErrAddress) {
+		t.Errorf("a public network takes a private tracker's view: %v", err)
+	}
+	if _, err := open(t.TempDir(), lan).Add(view(t, 0, testNow, nil).Raw()); !errors.Is(err, ErrAddress) {
+		t.Errorf("a private network takes a public tracker's view: %v", err)
 	}
 }

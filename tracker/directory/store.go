@@ -82,13 +82,17 @@ func (t *kept) remember(seen *kept) {
 	}
 }
 
-// reload verifies a saved view anew; one whose time is over is no view.
+// reload verifies a saved view anew; one whose time is over, or of when the
+// network was of another kind, is no view.
 func (k *Keeper) reload(raw []byte, tracker [32]byte) (*View, error) {
 	v, err := ParseView(raw)
 	if err == nil {
 		err = v.Verify(tracker, k.now(), k.cache)
 	}
-	if errors.Is(err, ErrStale) || errors.Is(err, errFuture) {
+	if err == nil {
+		err = v.Self.CheckAddrs(&k.network)
+	}
+	if errors.Is(err, ErrStale) || errors.Is(err, errFuture) || errors.Is(err, ErrAddress) {
 		return nil, nil
 	}
 	return v, err
