@@ -20,7 +20,7 @@ var floors = [][]string{
 	{"cmd"},
 	{"integration"},
 	{"proxy"},
-	{"proxy/swarm", "proxy/socks", "proxy/utp", "proxy/announce", "proxy/dht", "proxy/peers", "proxy/inbound", "proxy/scrub",
+	{"proxy/swarm", "proxy/socks", "proxy/utp", "proxy/announce", "proxy/dht", "proxy/peers", "proxy/inbound", "proxy/scrub", "proxy/memory",
 		"proxy/authority", "proxy/netns", "proxy/status", "proxy/mse"},
 	{"proxy/proc"},
 	{"relay"},

@@ -14,6 +14,7 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/authority"
 	"github.com/shoal-p2p/shoal/proxy/dht"
 	"github.com/shoal-p2p/shoal/proxy/inbound"
+	"github.com/shoal-p2p/shoal/proxy/memory"
 	"github.com/shoal-p2p/shoal/proxy/peers"
 	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
@@ -28,13 +29,15 @@ type client struct {
 	dht  *dht.Server
 
 	mu       sync.Mutex
-	addr     netip.Addr                 // guarded by mu: where the client is, loopback mostly
-	listens  map[swarm.Hash]uint16      // guarded by mu: the port that it announced
-	runs     map[swarm.Hash]swarm.Swarm // guarded by mu: the membership whose streams are taken
-	rejoined map[swarm.Hash]time.Time   // guarded by mu: when a stand-in of an earlier run last asked for peers
-	assoc    *socks.Association         // guarded by mu: the newest
-	asked    bool                       // guarded by mu: the newest has sent a DHT packet
-	guest    *guest                     // guarded by mu: set for the command of a Command
+	addr     netip.Addr                   // guarded by mu: where the client is, loopback mostly
+	listens  map[swarm.Hash]uint16        // guarded by mu: the port that it announced
+	runs     map[swarm.Hash]swarm.Swarm   // guarded by mu: streams are taken for it
+	rejoined map[swarm.Hash]time.Time     // guarded by mu: when a stand-in of an earlier run last asked for peers
+	assoc    *socks.Association           // guarded by mu: the newest
+	asked    bool                         // guarded by mu: the newest has sent a DHT packet
+	returns  time.Time                    // guarded by mu: after a restart of the sidecar, when the client has an association again
+	silent   map[swarm.Hash]chan struct{} // guarded by mu: swarms of an earlier run; closed when the client asks again, or is out
+	guest    *guest                       // guarded by mu: set for the command of a Command
 }
 
 // client returns the client called name.
@@ -43,7 +46,8 @@ func (p *Sidecar) client(name swarm.Client) *client {
 	defer p.mu.Unlock()
 	c := p.clients[name]
 	if c == nil {
-		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]swarm.Swarm), rejoined: make(map[swarm.Hash]time.Time)}
+		c = &client{p: p, name: name, listens: make(map[swarm.Hash]uint16), runs: make(map[swarm.Hash]swarm.Swarm), rejoined: make(map[swarm.Hash]time.Time),
+			silent: make(map[swarm.Hash]chan struct{})}
 		c.udp = announce.NewUDP(c)
 		c.dht = dht.NewServer(dht.Config{
 			Key:      sha256.Sum256(append(append([]byte("shoal/1 dht"), p.secret[:]...), name...)),
@@ -78,6 +82,7 @@ func (c *client) seen(from socks.Origin, conn net.Conn) *client {
 	if conn != nil {
 		if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 			c.addr = a.AddrPort().Addr().Unmap()
+			c.p.memory.Met(c.name, c.addr)
 		}
 	}
 	return c
@@ -158,8 +163,19 @@ func (p *Sidecar) standIns(c swarm.Client, h swarm.Hash, found []swarm.Key) (out
 	return out
 }
 
-// join returns the client's membership in h and takes its streams.
+// join returns the membership in h of a client that asks for it.
 func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
+	s, err := c.enter(h)
+	if err != nil {
+		return nil, err
+	}
+	c.p.memory.Join(c.name, h, nil)
+	c.confirmed(h)
+	return s, nil
+}
+
+// enter returns the client's membership in h and takes its streams.
+func (c *client) enter(h swarm.Hash) (swarm.Swarm, error) {
 	p := c.p
 	s, err := p.swarms.Join(c.name, h)
 	if err != nil {
@@ -173,16 +189,28 @@ func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
 	if c.runs[h] != s && ctx.Err() == nil {
 		c.runs[h] = s
 		p.wg.Go(func() {
+			c.awaitReturn(ctx)
 			p.desk.Run(ctx, c.name, s)
-			c.mu.Lock()
-			if c.runs[h] == s {
-				delete(c.runs, h)
-				delete(c.rejoined, h)
-			}
-			c.mu.Unlock()
+			c.over(h, s, ctx.Err() != nil)
 		})
 	}
 	return s, nil
+}
+
+// over forgets what goes with membership s in h. One that the sidecar's own end
+// is the end of stays remembered.
+func (c *client) over(h swarm.Hash, s swarm.Swarm, atExit bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.runs[h] != s { // there is another already
+		return
+	}
+	delete(c.runs, h)
+	delete(c.rejoined, h)
+	if !atExit {
+		delete(c.listens, h)
+		c.p.memory.Leave(c.name, h)
+	}
 }
 
 // member returns the membership that c has in h already.
@@ -208,7 +236,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	c.heard()
 	assoc := c.association()
 	var out announce.Response
-	if r.Port != 0 && assoc == nil && c.name != confined {
+	if r.Port != 0 && assoc == nil && c.name != confined && !c.returning() {
 		p.counters.Add(status.NotProxied)
 		if p.cfg.Strict {
 			return out, &announce.Failure{Text: announce.TextNotProxiedEnd}
@@ -216,23 +244,18 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 		out.Warning = announce.TextNotProxied
 	}
 	if r.Event == swarm.Stopped {
+		p.memory.Leave(c.name, r.Hash)
+		c.confirmed(r.Hash)
 		if s, ok := c.member(r.Hash); ok {
 			s.Leave()
 		}
 		return announce.Response{}, nil
 	}
-	c.mu.Lock()
-	if r.Port != 0 {
-		c.listens[r.Hash] = r.Port
-	} else {
-		delete(c.listens, r.Hash)
-	}
-	c.mu.Unlock()
 	want := r.NumWant
 	if r.NoPeers {
 		want = 0 // the client is told of them by peer exchange
 	}
-	a, err := c.announce(ctx, r.Hash, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: want})
+	a, err := c.announce(ctx, r.Hash, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: want}, func() { c.says(r) })
 	slow := errors.Is(err, context.DeadlineExceeded)
 	if err != nil && !slow && len(a.Peers) == 0 {
 		p.cfg.Log.Warn("an announce failed", "err", err)
@@ -246,18 +269,23 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	if a.Alone && out.Warning == "" && lacks(r) {
 		out.Warning = announce.TextNoPeers
 	}
+	p.memory.Join(c.name, r.Hash, func(s *memory.Swarm) { s.Again = out.Interval })
 	if assoc != nil && !r.NoPeers {
 		out.Beacon, _ = assoc.TakeBeacon()
 	}
 	return out, nil
 }
 
-// announce announces c in h, which it joins.
-func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce) (swarm.Answer, error) {
+// announce announces c in h, which it joins; joined, which may be nil, is called
+// when it has.
+func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce, joined func()) (swarm.Answer, error) {
 	for again := false; ; again = true {
 		s, err := c.join(h)
 		if err != nil {
 			return swarm.Answer{}, err
+		}
+		if joined != nil {
+			joined()
 		}
 		out, err := s.Announce(ctx, a)
 		if !errors.Is(err, swarm.ErrLeft) || again {
@@ -282,6 +310,21 @@ func (c *client) heard() {
 	}
 }
 
+// says notes what an announce says of the client itself.
+func (c *client) says(r announce.Request) {
+	c.mu.Lock()
+	if r.Port != 0 {
+		c.listens[r.Hash] = r.Port
+	} else {
+		delete(c.listens, r.Hash)
+	}
+	c.mu.Unlock()
+	c.p.memory.Join(c.name, r.Hash, func(s *memory.Swarm) {
+		s.Port = r.Port
+		s.Say(r.Left)
+	})
+}
+
 // Scrape implements announce.Handler.
 func (c *client) Scrape(_ context.Context, hashes []swarm.Hash) ([]announce.Count, error) {
 	out := make([]announce.Count, len(hashes))
@@ -301,7 +344,7 @@ func (c *client) rule(h swarm.Hash) dht.Rule {
 
 // Peers implements dht.Handler.
 func (c *client) Peers(ctx context.Context, h swarm.Hash) []netip.AddrPort {
-	a, _ := c.announce(ctx, h, swarm.Announce{Left: announce.Unknown, NumWant: -1})
+	a, _ := c.announce(ctx, h, swarm.Announce{Left: announce.Unknown, NumWant: -1}, nil)
 	return c.p.standIns(c.name, h, a.Peers)
 }
 
@@ -319,7 +362,9 @@ func (c *client) Announced(a dht.Announced) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
-		c.announce(ctx, a.Hash, swarm.Announce{Left: left}) // its answer is for nobody
+		c.announce(ctx, a.Hash, swarm.Announce{Left: left}, func() { // its answer is for nobody
+			c.p.memory.Join(c.name, a.Hash, func(s *memory.Swarm) { s.Say(left) })
+		})
 	})
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/proxy/authority"
 	"github.com/shoal-p2p/shoal/proxy/inbound"
+	"github.com/shoal-p2p/shoal/proxy/memory"
 	"github.com/shoal-p2p/shoal/proxy/peers"
 	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
@@ -93,6 +94,9 @@ type Sidecar struct {
 	tls      *authority.Authority
 	counters status.Counters
 	secret   [32]byte
+	memory   *memory.Memory
+
+	back, gone []memory.Client // of an earlier run: to be taken back, and out
 
 	socksLn, statusLn net.Listener
 	locked            *os.File
@@ -109,6 +113,7 @@ type Sidecar struct {
 	clients   map[swarm.Client]*client // guarded by mu
 	asked     string                   // guarded by mu: who was last asked for lists of relays
 	linkFault string                   // guarded by mu: why there was no link, as last logged
+	unsaved   error                    // guarded by mu: why the guards could not be written
 	guest     *guest                   // guarded by mu: the command of a Command
 }
 
@@ -165,8 +170,7 @@ func New(cfg Config) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports, err := loadPorts(p.path("clients/ports"))
-	if err != nil {
+	if p.back, p.gone, err = p.openMemory(); err != nil {
 		return nil, err
 	}
 	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), DialTimeout: guardDial, Changed: p.linkChanged}
@@ -182,7 +186,7 @@ func New(cfg Config) (*Sidecar, error) {
 		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
 		Trackers: p.hops, Heard: p.trackers.note, Budget: window.NewBudget(streamMemory), Now: p.now, Pace: pace,
 	})
-	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Addresses: ports}, handler{p})
+	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Earlier: known(p.back), Learned: p.learned}, handler{p})
 	p.desk = inbound.New(inbound.Config{
 		StandIn: p.standIn, StandIns: p.standIns,
 		Roads: []inbound.Road{p.road, inbound.TCP(p.listens)},
@@ -214,6 +218,20 @@ func (p *Sidecar) openPaths() error {
 	}
 	p.chooser = path.New(p.cfg.Network.Rules(), path.NewRand(), guards, path.NewPins(p.secret))
 	return nil
+}
+
+// saveGuards writes the guards if they changed. A disk that is full stops
+// nobody: the guards are good until the sidecar ends, and are written as soon as
+// there is room. Until then the status page warns.
+func (p *Sidecar) saveGuards() {
+	err := p.chooser.SaveGuards(p.path("guards"))
+	p.mu.Lock()
+	first := err != nil && p.unsaved == nil
+	p.unsaved = err
+	p.mu.Unlock()
+	if first {
+		p.cfg.Log.Warn("the guards are not saved", "err", err)
+	}
 }
 
 var secretKind = &state.Kind{
@@ -261,6 +279,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	lower.Go(func() { p.links.Run(below) })
 	lower.Go(func() { p.keeper.Follow(below, p.circuits, true, p.nextSource) })
 
+	earlier := p.earlier()
 	defer p.locked.Close()
 	errs := make(chan error, 4)
 	run := func(f func() error) {
@@ -276,14 +295,13 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	run(func() error { p.journal.run(ctx); return nil })
 	run(func() error { p.swarms.Run(ctx); return nil })
 	run(func() error { p.table.Run(ctx); return nil })
+	run(func() error { p.memory.Run(ctx); return nil })
+	run(func() error { p.restore(ctx, earlier); return nil })
 	run(func() error { return status.NewServer(source{p}, &p.counters).Run(ctx, p.statusLn) })
 	if p.socksLn != nil {
 		run(func() error { return p.socks.Serve(ctx, p.socksLn) })
 	}
 	upper.Wait()
-	if err := savePorts(p.path("clients/ports"), p.socks.Addresses()); err != nil {
-		p.cfg.Log.Warn("clients' ports", "err", err)
-	}
 	p.closeClients()
 	p.wg.Wait()
 	stop()
@@ -305,6 +323,9 @@ func (p source) Status() status.Status {
 	p.mu.Lock()
 	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
 	s.Warnings = p.counters.Advice(time.Now())
+	if p.unsaved != nil {
+		s.Warnings = append(s.Warnings, "A restart would draw new guards, since these could not be saved: "+p.unsaved.Error()+".")
+	}
 	if g := p.guest; g != nil && g.silent.Load() && !g.heard.Load() {
 		s.Warnings = append(s.Warnings, "The client has announced no torrent and dialled no peer. If it has torrents that run, it may be set to use a network interface or address that does not exist under shoal run.")
 	}

@@ -147,9 +147,7 @@ func (p *Sidecar) warm(ctx context.Context) (*link.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.chooser.SaveGuards(p.path("guards")); err != nil {
-		return nil, err
-	}
+	p.saveGuards()
 	ctx, cancel := context.WithTimeout(ctx, 2*guardDial)
 	defer cancel()
 	l, err := p.links.Get(ctx, way[0].ID, way[0].Addr)

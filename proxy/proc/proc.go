@@ -22,6 +22,18 @@ type Process struct {
 	Args []string // the command line; never empty in the answer of List
 }
 
+// ID names one process for good: a PID is used again. The zero value is unknown.
+type ID struct {
+	PID     int    `json:"pid"`
+	Started uint64 `json:"started"` // in clock ticks after the boot
+}
+
+// Known reports whether i names a process.
+func (i ID) Known() bool { return i.PID != 0 }
+
+// Runs reports whether the process still runs, as far as this one can see.
+func (i ID) Runs() bool { return i.Known() && Process{PID: i.PID}.ID() == i }
+
 // Socket is a TCP or UDP socket over IPv4 or IPv6.
 type Socket struct {
 	UDP           bool

@@ -178,6 +178,19 @@ func (p Process) holds(socket string) bool {
 	return false
 }
 
+// ID returns the name of the process for good, the zero ID when it is gone.
+func (p Process) ID() ID {
+	of, err := procfs.NewProc(p.PID)
+	if err != nil {
+		return ID{}
+	}
+	stat, err := of.Stat()
+	if err != nil || stat.State == "Z" || stat.State == "X" {
+		return ID{}
+	}
+	return ID{p.PID, stat.Starttime}
+}
+
 // Mine reports whether the process is this user's, or this user is root.
 func (p Process) Mine() bool {
 	uid := os.Geteuid()

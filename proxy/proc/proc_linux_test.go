@@ -39,6 +39,23 @@ func TestOwnSocketsAreFound(t *testing.T) {
 	}
 }
 
+func TestAProcessIsNotTheNextOneOfItsNumber(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	id := Process{PID: cmd.Process.Pid}.ID()
+	other := ID{id.PID, id.Started + 1}
+	if !id.Runs() || other.Runs() || (ID{}).Runs() {
+		t.Errorf("%+v runs: %v; %+v: %v; none: %v", id, id.Runs(), other, other.Runs(), ID{}.Runs())
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if id.Runs() {
+		t.Errorf("%+v runs after its end", id)
+	}
+}
+
 // TestTheHolderOfAConnectionIsFound whichever kind of socket it uses: a Java
 // program has IPv6 sockets for IPv4 too.
 func TestTheHolderOfAConnectionIsFound(t *testing.T) {

@@ -58,6 +58,9 @@ func Listener(at netip.AddrPort) (p Process, ok bool) { return p, false }
 // Holds can't be seen here.
 func (p Process) Holds(local, remote netip.AddrPort) bool { return false }
 
+// ID can't be seen here.
+func (p Process) ID() ID { return ID{} }
+
 // Mine can't be seen here, and is taken to be true.
 func (p Process) Mine() bool { return true }
 

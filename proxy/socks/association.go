@@ -15,6 +15,7 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/announce"
 	"github.com/shoal-p2p/shoal/proxy/dht"
 	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 	"github.com/shoal-p2p/shoal/proxy/utp"
@@ -35,7 +36,7 @@ const (
 type Association struct {
 	server *Server
 	user   string // SOCKS user name, may be empty
-	owner  owner
+	owner  proc.ID
 	client swarm.Client
 	beacon netip.AddrPort
 	remote netip.Addr // where the client's packets come from
@@ -103,9 +104,9 @@ func (s *Server) newAssociation(ctx context.Context, conn swarm.Conn, user strin
 		heard:    make(chan struct{}),
 		admitted: make(chan struct{}),
 	}
+	a.owner = ownerOf(conn)
 	if user == "" {
-		a.owner = ownerOf(conn)
-		if a.owner == (owner{}) && s.Associations() > 0 {
+		if !a.owner.Known() && s.Associations() > 0 {
 			sleep(ctx, reopening) // it may be the same client's, whose old one is just ending
 		}
 	}
@@ -299,7 +300,7 @@ func (a *Association) from(src netip.AddrPort) bool {
 	}
 	a.addr, a.locked = src, true
 	a.mu.Unlock()
-	a.server.learned(a.client, src)
+	a.server.learned(Known{a.client, src, a.owner})
 	return true
 }
 

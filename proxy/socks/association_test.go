@@ -254,15 +254,16 @@ func TestAssociationsAreBounded(t *testing.T) {
 
 // TestSilentClientIsLookedForWhereItWas: after a restart of either side.
 func TestSilentClientIsLookedForWhereItWas(t *testing.T) {
-	s := start(t, Config{})
+	learned := make(chan Known, 1)
+	s := start(t, Config{Learned: func(k Known) { learned <- k }})
 	a := associate(t, s, "alice")
 	a.packet(t, "tracker.invalid", 1, nil)
-	until(t, s.Association("user alice").Known, func() string { return "the address is not known" })
-	at := s.Addresses()["user alice"]
-	if at.String() != a.LocalAddr().String() {
-		t.Errorf("remembered %v, want %v", at, a.LocalAddr())
+	known := <-learned
+	at := known.UDP
+	if at.String() != a.LocalAddr().String() || known.Client != "user alice" {
+		t.Errorf("remembered %v, want %v", known, a.LocalAddr())
 	}
-	for _, s := range []*sidecar{s, start(t, Config{Addresses: s.Addresses()})} {
+	for _, s := range []*sidecar{s, start(t, Config{Earlier: []Known{known}})} {
 		associate(t, s, "alice")
 		again := s.Association("user alice")
 		if again.Addr() != at {

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -25,6 +24,7 @@ import (
 	"github.com/armon/go-socks5"
 
 	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 	"github.com/shoal-p2p/shoal/proxy/utp"
@@ -38,11 +38,20 @@ type Config struct {
 	Connections int                 // at once; 4096 if 0
 	Count       func(status.Reason) // told of everything refused, from many goroutines; may be nil
 
-	// Addresses are where clients' packets came from in an earlier run, as
-	// Server.Addresses returned them; may be nil. A client keeps its UDP port
-	// over restarts and is silent for long, so until it speaks it is looked for
-	// there.
-	Addresses map[swarm.Client]netip.AddrPort
+	// Earlier are the clients of an earlier run, as Learned was called with
+	// them; may be nil. A client keeps its UDP port when the sidecar is started
+	// again, and is silent for long: until it speaks it is looked for there.
+	Earlier []Known
+
+	// Learned is called when a client's packets come from somewhere new; may be nil.
+	Learned func(Known)
+}
+
+// Known is where a client with a UDP association was.
+type Known struct {
+	Client swarm.Client
+	UDP    netip.AddrPort
+	Owner  proc.ID // its process
 }
 
 // Origin is who asks.
@@ -103,10 +112,11 @@ type Server struct {
 
 	mu     sync.Mutex
 	conns  int
-	assocs []*Association                  // live, oldest first
-	last   map[swarm.Client]netip.AddrPort // where a client's last association was
-	beacon int                             // of the next association
-	names  map[swarm.Client]*peers.Names   // resolved by RESOLVE
+	assocs []*Association                // live, oldest first
+	added  chan struct{}                 // closed and replaced when there is one more
+	known  map[swarm.Client]Known        // where a client's last association was
+	beacon int                           // of the next association
+	names  map[swarm.Client]*peers.Names // resolved by RESOLVE
 }
 
 // New returns a server that asks h.
@@ -123,8 +133,14 @@ func New(c Config, h Handler) *Server {
 	if c.Count == nil {
 		c.Count = func(status.Reason) {}
 	}
-	s := &Server{config: c, handler: h, beacon: randomBeacon(), last: make(map[swarm.Client]netip.AddrPort), names: make(map[swarm.Client]*peers.Names)}
-	maps.Copy(s.last, c.Addresses)
+	if c.Learned == nil {
+		c.Learned = func(Known) {}
+	}
+	s := &Server{config: c, handler: h, beacon: randomBeacon(), added: make(chan struct{}), known: make(map[swarm.Client]Known),
+		names: make(map[swarm.Client]*peers.Names)}
+	for _, k := range c.Earlier {
+		s.known[k.Client] = k
+	}
 	return s
 }
 
