@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -258,7 +259,7 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	a, err := c.announce(ctx, r.Hash, swarm.Announce{Event: r.Event, Left: r.Left, NumWant: want}, func() { c.says(r) })
 	slow := errors.Is(err, context.DeadlineExceeded)
 	if err != nil && !slow && len(a.Peers) == 0 {
-		p.cfg.Log.Warn("an announce failed", "err", err)
+		p.refuse(ctx, err)
 		return out, err
 	}
 	if slow {
@@ -299,6 +300,28 @@ func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce, j
 // words looks like an error (Transmission marks the torrent with them).
 func lacks(r announce.Request) bool {
 	return r.Left != 0 && r.Left != announce.Unknown && r.NumWant != 0
+}
+
+// refuse counts an announce or a stream that failed with err. What is no refusal
+// but a fault of the sidecar's own is logged.
+func (p *Sidecar) refuse(ctx context.Context, err error) {
+	err = p.notReady(err)
+	why, ok := swarm.Refusal(ctx, err)
+	switch {
+	case !ok:
+	case why == status.Unreachable && !errors.Is(err, swarm.ErrUnreachable):
+		p.journal.failed(err)
+	default:
+		p.counters.Add(why)
+	}
+}
+
+// notReady adds swarm.ErrNotReady to an error while the sidecar is not ready.
+func (p *Sidecar) notReady(err error) error {
+	if errors.Is(err, swarm.ErrUnreachable) && !errors.Is(err, swarm.ErrConnected) && p.ready.why() != nil {
+		return fmt.Errorf("%w: %w", swarm.ErrNotReady, err)
+	}
+	return err
 }
 
 // heard notes that the command of a Command does what a torrent client does.
@@ -402,7 +425,9 @@ func (p handler) Elsewhere(ctx context.Context, from socks.Origin, host string, 
 func (p handler) elsewhere(ctx context.Context, c *client, host string, conn net.Conn) {
 	conn, kind, err := announce.Peek(conn)
 	if err != nil {
-		p.counters.Add(status.Silent)
+		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() { // else it was the client who left
+			p.counters.Add(status.Silent)
+		}
 		return
 	}
 	switch kind {
@@ -436,7 +461,7 @@ func (p handler) terminate(ctx context.Context, host string, conn net.Conn) (net
 	switch {
 	case errors.Is(err, authority.ErrDistrusted):
 		p.counters.Add(status.Certificate)
-	case err != nil:
+	case err != nil && ctx.Err() == nil:
 		p.counters.Add(status.TLS)
 	}
 	return out, err
@@ -459,7 +484,11 @@ func (p handler) peer(ctx context.Context, c *client, a netip.AddrPort) (socks.S
 	if !ok {
 		return nil, swarm.ErrUnknownPeer
 	}
-	return p.desk.Dial(ctx, c.name, s, peer.Key)
+	call, err := p.desk.Dial(ctx, c.name, s, peer.Key)
+	if err != nil {
+		return nil, p.notReady(err)
+	}
+	return call, nil
 }
 
 // Tracker implements socks.Handler.

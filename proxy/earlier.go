@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -59,7 +60,7 @@ func (e earlier) Serve(ctx context.Context, conn swarm.Conn) {
 	}
 	session, err := e.p.desk.Dial(ctx, e.c.name, s, peer.Key)
 	if err != nil {
-		e.p.counters.Add(status.Unreachable)
+		e.p.refuse(ctx, err)
 		conn.Close()
 		return
 	}
@@ -72,12 +73,20 @@ func (e earlier) rejoin(ctx context.Context, conn swarm.Conn) (*scrub.Leg, swarm
 	ctx, cancel := context.WithTimeout(ctx, earlierWait)
 	defer cancel()
 	leg, hash, err := scrub.Which(ctx, conn)
-	if err != nil {
+	switch {
+	case errors.Is(err, scrub.ErrSilent):
+		e.p.counters.Add(status.Silent)
+		return nil, nil
+	case errors.Is(err, scrub.ErrNotBitTorrent):
+		e.p.counters.Add(status.NotBitTorrent)
+		return nil, nil
+	case err != nil:
 		e.p.counters.Add(status.UnknownStandIn)
 		return nil, nil
 	}
 	s, err := e.c.join(hash)
 	if err != nil {
+		e.p.refuse(ctx, err)
 		return nil, nil
 	}
 	if e.c.asks(hash, time.Now()) {

@@ -28,6 +28,7 @@ type journal struct {
 	causes   map[fault.Cause]bool // logged since it was last ready
 	answer   int                  // trackers, as last logged; below 0: never
 	refusals map[status.Reason]*refusals
+	failures map[string]time.Time // until when a failure is not logged again
 }
 
 // refusals are those of one kind since they were last logged.
@@ -37,7 +38,7 @@ type refusals struct {
 }
 
 func newJournal(log *slog.Logger) journal {
-	return journal{log: log, began: time.Now(), answer: -1, causes: make(map[fault.Cause]bool), refusals: make(map[status.Reason]*refusals)}
+	return journal{log: log, began: time.Now(), answer: -1, causes: make(map[fault.Cause]bool), refusals: make(map[status.Reason]*refusals), failures: make(map[string]time.Time)}
 }
 
 // ready logs that the sidecar is ready, or why it is not: each cause once until
@@ -91,6 +92,24 @@ func (j *journal) guardLost(f *fault.Fault) {
 }
 
 func (j *journal) guardBack() { j.log.Info("the guard that was lost is back") }
+
+// maxFailures bounds how many failures are remembered.
+const maxFailures = 64
+
+// failed logs a fault of the sidecar's own, the same one once in refusedEvery.
+func (j *journal) failed(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	now, text := time.Now(), err.Error()
+	if now.Before(j.failures[text]) {
+		return
+	}
+	if len(j.failures) >= maxFailures {
+		clear(j.failures)
+	}
+	j.failures[text] = now.Add(refusedEvery)
+	j.log.Error("an announce or a connection failed", "err", err)
+}
 
 // client logs that another client has appeared, and by what it is known.
 func (j *journal) client(name swarm.Client) {

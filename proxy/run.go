@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -101,7 +100,13 @@ func (g *guest) network() *netns.Network {
 }
 
 // Name implements netns.Handler: every name has an address, the sidecar's.
-func (g *guest) Name(name string) netip.Addr { return g.names.Addr(name) }
+func (g *guest) Name(name string) netip.Addr {
+	a := g.names.Addr(name)
+	if !a.IsValid() {
+		g.p.counters.Add(status.Full)
+	}
+	return a
+}
 
 // host returns what the command means by a: the name that it looked up, or a.
 func (g *guest) host(a netip.Addr) string {
@@ -132,12 +137,8 @@ func (g *guest) TCP(ctx context.Context, _, dst netip.AddrPort) (func(netns.Conn
 	g.heard.Store(true)
 	g.connected(dst.Addr())
 	session, err := handler{g.p}.peer(ctx, c, dst)
-	switch {
-	case errors.Is(err, swarm.ErrUnknownPeer):
-		g.p.counters.Add(status.UnknownStandIn)
-		return nil, err
-	case err != nil:
-		g.p.counters.Add(status.Unreachable)
+	if err != nil {
+		g.p.refuse(ctx, err)
 		return nil, err
 	}
 	return func(conn netns.Conn) { session.Serve(ctx, conn) }, nil

@@ -38,13 +38,16 @@ type datagram struct {
 // utp takes a packet that the command sent to a stand-in. b is the Socket's.
 func (g *guest) utp(b []byte, src, dst netip.AddrPort) {
 	g.mu.Lock()
-	u := g.utps[src.Port()]
-	if u == nil && len(g.utps) < maxGuestUTP && g.utps != nil {
-		u = g.newUTP(src)
+	u, over := g.utps[src.Port()], g.utps == nil
+	why := status.Full
+	if u == nil && !over && len(g.utps) < maxGuestUTP {
+		u, why = g.newUTP(src), status.System
 	}
 	g.mu.Unlock()
 	if u == nil {
-		g.p.counters.Add(status.Full)
+		if !over {
+			g.p.counters.Add(why)
+		}
 		return
 	}
 	select {

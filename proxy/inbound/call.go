@@ -29,7 +29,7 @@ type Call struct {
 }
 
 // errBusy: the client has the peer by another way, or dialled it once more.
-var errBusy = fmt.Errorf("inbound: the client has this peer already: %w", swarm.ErrUnreachable)
+var errBusy = fmt.Errorf("inbound: %w: %w", swarm.ErrConnected, swarm.ErrUnreachable)
 
 // Dial reaches peer for c, which is dialling it: by a stream of its own, or one
 // that the peer has opened and that waits for c. Errors are those of s.Dial.

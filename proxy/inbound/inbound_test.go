@@ -232,7 +232,7 @@ func TestStreamNobodyTakesIsClosed(t *testing.T) {
 			t.Errorf("it took %v", took)
 		}
 		synctest.Wait()
-		if b.count(status.Unreachable) != 1 {
+		if b.count(status.NoWayIn) != 1 {
 			t.Errorf("counted %v", b.counts)
 		}
 		b.idle(t)

@@ -255,7 +255,7 @@ func (v *visit) deliver(ctx context.Context) {
 		case <-v.gone:
 		default:
 			if ctx.Err() == nil {
-				d.config.Count(status.Unreachable)
+				d.config.Count(status.NoWayIn)
 			}
 		}
 		return

@@ -64,7 +64,11 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 	defer cancel()
 	a, err := s.newAssociation(ctx, conn, user, port)
 	if err != nil {
-		s.config.Count(status.Full)
+		why := status.System
+		if errors.Is(err, errMany) {
+			why = status.Full
+		}
+		s.config.Count(why)
 		conn.Write(associated(1, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))) // a general failure
 		return
 	}

@@ -163,7 +163,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		}
 		if err != nil {
 			if t, ok := err.(interface{ Temporary() bool }); ok && t.Temporary() { // out of files: it passes
-				s.config.Count(status.Full)
+				s.config.Count(status.System)
 				sleep(ctx, 100*time.Millisecond)
 				continue
 			}
@@ -351,11 +351,12 @@ func (r *request) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	session, err := s.handler.Peer(dialling, from, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
 	stop()
 	if err != nil {
+		if why, ok := swarm.Refusal(dialling, err); ok {
+			s.config.Count(why)
+		}
 		if errors.Is(err, swarm.ErrUnknownPeer) {
-			s.config.Count(status.UnknownStandIn)
 			return nil, errRefused
 		}
-		s.config.Count(status.Unreachable)
 		return nil, errUnreachable
 	}
 	serve := func(first []byte) {

@@ -32,34 +32,43 @@ const (
 	NoPassword                   // a SOCKS client that offers no password, where one is needed
 	SOCKS4                       // a client whose proxy type is SOCKS4
 	HTTPProxy                    // a client whose proxy type is HTTP
+	System                       // a socket that the operating system refused
+	NotReady                     // something asked of the sidecar before it was ready
+	NoTracker                    // an announce that no tracker answered
+	NoWayIn                      // a peer that came, and no way into the client
 	reasons        = iota
 )
 
-// word is what a Reason is called, by programs and to people.
+// word is what a Reason is called, by programs and to people: what it was, and
+// what the user can change where there is anything.
 type word struct{ name, text string }
 
 var words = [reasons]word{
-	BitTorrent:     {"bittorrent", "Peer connections to real addresses. Shoal only carries peers that use Shoal too."},
-	TLS:            {"tls", "Encrypted connections that can't be read, so can't be checked to be for a tracker."},
-	Certificate:    {"certificate", "HTTPS trackers whose certificate from Shoal the client doesn't trust. The torrent's other trackers still work."},
-	WebSeed:        {"web_seed", "Web seeds: fetching them would show this computer's address."},
-	Web:            {"web", "Web requests that are no announce: feeds, update checks, GeoIP."},
+	BitTorrent:     {"bittorrent", "Peer connections to real addresses. Shoal only carries peers that use Shoal too. Nothing needs to be changed."},
+	TLS:            {"tls", "Encrypted connections that can't be read, so can't be checked to be for a tracker. Switch off what else the client does over HTTPS."},
+	Certificate:    {"certificate", "HTTPS trackers whose certificate from Shoal the client doesn't trust. The torrent's other trackers work. See HTTPS trackers in docs/running.md."},
+	WebSeed:        {"web_seed", "Web seeds: fetching them would show this computer's address. Nothing needs to be changed."},
+	Web:            {"web", "Web requests that are no announce. Switch off the client's feeds, search, update checks and GeoIP."},
 	Silent:         {"silent", "Connections on which no request came within ten seconds."},
 	Unreadable:     {"unreadable", "Connections that are neither web nor BitTorrent, or encrypted BitTorrent to real addresses."},
-	UnknownStandIn: {"unknown_standin", "Addresses from an earlier session that stand for nobody now."},
+	UnknownStandIn: {"unknown_standin", "Addresses from an earlier session that stand for nobody now. The client's next announce brings new ones."},
 	Unreachable:    {"unreachable", "Peers that could not be reached. The client tries them again."},
 	WrongSwarm:     {"wrong_swarm", "Peers that asked for another torrent than the one they were found in."},
 	NotBitTorrent:  {"not_bittorrent", "Peer connections that did not start as BitTorrent."},
-	NotProxied:     {"not_proxied", "Announces of a client that does not send its peer connections through the proxy."},
+	NotProxied:     {"not_proxied", `Announces of a client that does not send its peer connections through the proxy. Tick "Use proxy for peer connections" in its settings.`},
 	Datagram:       {"datagram", "UDP packets that are for no tracker, DHT node or stand-in."},
-	DHTLimit:       {"dht_limit", "Torrents without a tracker beyond 20 new ones an hour."},
-	Command:        {"command", "SOCKS commands that Shoal doesn't serve."},
-	Password:       {"password", "SOCKS clients with a wrong user name or password."},
-	Full:           {"full", "More connections at once than Shoal's limits allow."},
-	ForeignHost:    {"foreign_host", "Requests for this page under a name that isn't this computer's."},
-	NoPassword:     {"no_password", "SOCKS clients that gave no user name and password, where Shoal was started with one."},
-	SOCKS4:         {"socks4", "SOCKS4 connections. Shoal speaks SOCKS5."},
-	HTTPProxy:      {"http_proxy", "Requests to an HTTP proxy. Shoal is a SOCKS5 proxy."},
+	DHTLimit:       {"dht_limit", "Torrents without a tracker beyond 20 new ones an hour. Add a tracker to them, or wait."},
+	Command:        {"command", "SOCKS commands that Shoal doesn't serve. Torrent clients need none of them."},
+	Password:       {"password", "SOCKS clients with a wrong user name or password. Give the client the password of --socks-password-file."},
+	Full:           {"full", "More connections, torrents or clients at once than Shoal's limits allow. Lower the client's limit of connections."},
+	ForeignHost:    {"foreign_host", "Requests for this page under a name that isn't this computer's. Open it as http://127.0.0.1 or http://localhost."},
+	NoPassword:     {"no_password", "SOCKS clients that gave no user name and password, where Shoal was started with --socks-password-file. Give them to the client."},
+	SOCKS4:         {"socks4", "SOCKS4 connections. Shoal speaks SOCKS5: set that type in the client."},
+	HTTPProxy:      {"http_proxy", "Requests to an HTTP proxy. Shoal is a SOCKS5 proxy: set that type in the client."},
+	System:         {"system", "Sockets that the operating system refused. Raise the limit of open files: ulimit -n in a shell, LimitNOFILE= in a systemd unit."},
+	NotReady:       {"not_ready", "Announces and peer connections while Shoal was not ready. The client tries again by itself."},
+	NoTracker:      {"no_tracker", "Announces that no tracker answered. The client announces again by itself."},
+	NoWayIn:        {"no_way_in", "Peers that came and found no way into the client. Let it listen for connections, and its peer connections go through the proxy."},
 }
 
 // String returns r's name in /status.json and /metrics.

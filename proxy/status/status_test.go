@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"io"
 	"net"
 	"net/http"
@@ -54,8 +55,8 @@ func TestStatusJSONHasExactlyThisShape(t *testing.T) {
 	got := request(NewServer(full(), &c), "GET", "/status.json")
 	want := `{"version":"1.2.3, commit abc","ready":true,"why":"","cause":"","advice":"","trackers":{"all":3,"asked":3,"answer":2},"hops":2,"circuits":[` +
 		`{"use":"inbound","hops":3,"state":"building"},{"use":"peer","hops":3,"state":"open"},{"use":"peer","hops":3,"state":"open"},{"use":"tracker","hops":3,"state":"open"}],` +
-		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,"http_proxy":0,"no_password":0,` +
-		`"not_bittorrent":0,"not_proxied":0,"password":0,"silent":0,"socks4":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
+		`"streams":1,"bytes_in":1234567,"bytes_out":89,"refused":{"bittorrent":0,"certificate":0,"command":0,"datagram":0,"dht_limit":0,"foreign_host":0,"full":0,"http_proxy":0,"no_password":0,"no_tracker":0,"no_way_in":0,` +
+		`"not_bittorrent":0,"not_proxied":0,"not_ready":0,"password":0,"silent":0,"socks4":0,"system":0,"tls":0,"unknown_standin":0,"unreachable":0,"unreadable":0,"web":0,"web_seed":1,"wrong_swarm":0}}` + "\n"
 	if got.Body.String() != want || got.Header().Get("Content-Type") != "application/json" {
 		t.Errorf("got  %s\nwant %s", got.Body, want)
 	}
@@ -179,14 +180,14 @@ func TestThePageShowsStateInWords(t *testing.T) {
 	got := request(s, "GET", "/").Body.String()
 	for _, want := range []string{
 		"Ready", "2.0 MB/s", "1.5 KB/s", "1.2 MB so far", "To peers", "Where peers find us", "To trackers", "building",
-		Web.Text(), BitTorrent.Text(), "Refused so far: 3", `tick &#34;Use proxy for peer connections&#34;`, "<polyline",
+		template.HTMLEscapeString(Web.Text()), BitTorrent.Text(), "Refused so far: 3", `tick &#34;Use proxy for peer connections&#34;`, "<polyline",
 		"Shoal 1.2.3, commit abc.", `class="short">2 of 3<`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q on the page", want)
 		}
 	}
-	if strings.Index(got, Web.Text()) > strings.Index(got, BitTorrent.Text()) {
+	if strings.Index(got, template.HTMLEscapeString(Web.Text())) > strings.Index(got, BitTorrent.Text()) {
 		t.Error("the rarer refusal stands first")
 	}
 	if strings.Contains(got, WebSeed.Text()) {

@@ -3,6 +3,7 @@ package swarm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -21,7 +22,7 @@ type outbound struct {
 
 // Dial implements Swarm.
 func (m *member) Dial(ctx context.Context, peer Key) (Conn, error) {
-	tried := false
+	tried, limited := false, false
 	for range 2 {
 		for _, r := range m.records(peer) {
 			for _, at := range shuffled(r.Meetings) {
@@ -36,6 +37,7 @@ func (m *member) Dial(ctx context.Context, peer Key) (Conn, error) {
 					m.spawn(func() { m.gossip(peer, conn) })
 					return m.net.counted(conn), nil
 				}
+				limited = limited || errors.Is(err, ErrLimit)
 				if ctx.Err() != nil {
 					return nil, ErrUnreachable
 				}
@@ -46,8 +48,11 @@ func (m *member) Dial(ctx context.Context, peer Key) (Conn, error) {
 			break
 		}
 	}
-	if !tried {
+	switch {
+	case !tried:
 		return nil, ErrUnknownPeer
+	case limited:
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, ErrLimit)
 	}
 	return nil, ErrUnreachable
 }
@@ -118,7 +123,7 @@ func (m *member) dialAt(ctx context.Context, r announce.Record, at announce.Meet
 		return c.Dial(ctx, call)
 	}
 	if !m.forced.Allow() {
-		return nil, errors.New("swarm: enough circuits were built for this swarm this hour")
+		return nil, fmt.Errorf("swarm: enough circuits were built for this swarm this hour: %w", ErrLimit)
 	}
 	c, conn, err := m.net.cfg.Circuits.Dial(ctx, circuit.Want{Use: circuit.ForPeer, Key: m.path, Last: relay}, call)
 	m.mu.Lock()

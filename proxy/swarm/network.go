@@ -162,12 +162,12 @@ func (n *Net) Join(c Client, h Hash) (Swarm, error) {
 		return before, nil
 	}
 	if n.alive >= maxMembers {
-		return nil, fmt.Errorf("swarm: %d torrents are running, at most %d", n.alive, maxMembers)
+		return nil, fmt.Errorf("swarm: %w: %d torrents are running, at most %d", ErrLimit, n.alive, maxMembers)
 	}
 	secret := n.secrets[c]
 	if secret == nil {
 		if len(n.secrets) >= maxClients {
-			return nil, fmt.Errorf("swarm: %d clients use this sidecar, at most %d", len(n.secrets), maxClients)
+			return nil, fmt.Errorf("swarm: %w: %d clients use this sidecar, at most %d", ErrLimit, len(n.secrets), maxClients)
 		}
 		var err error
 		if secret, err = announce.LoadSecret(n.cfg.State, string(c), n.cfg.Now()); err != nil {

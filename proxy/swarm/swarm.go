@@ -75,6 +75,8 @@ var (
 	ErrNotReady    = errors.New("no way to the trackers yet")  // a failure reason that heals by itself
 	ErrNoTracker   = errors.New("no tracker could be reached") // likewise
 	ErrLeft        = errors.New("the swarm was left")          // join again
+	ErrLimit       = errors.New("a limit of the sidecar")      // inside others: what is counted as full
+	ErrConnected   = errors.New("the peer is connected")       // by its own stream: nothing is refused
 )
 
 // Conn is a stream to a peer.

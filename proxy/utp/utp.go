@@ -234,11 +234,9 @@ func (s *Socket) open(k synKey, syn []byte) {
 	session, err := s.config.Peer(ctx, k.addr)
 	s.syns.opened(k, err == nil, time.Now())
 	if err != nil {
-		reason := status.Unreachable
-		if errors.Is(err, swarm.ErrUnknownPeer) {
-			reason = status.UnknownStandIn
+		if why, ok := swarm.Refusal(ctx, err); ok {
+			s.config.Count(why)
 		}
-		s.config.Count(reason)
 		s.config.Send(k.addr, resetFor(syn))
 		return
 	}
