@@ -125,28 +125,29 @@ func (r *Relay) behindNAT() string {
 }
 
 // noAddress says why no tracker can list this relay, and what to do.
-func (r *Relay) noAddress() string {
+func (r *Relay) noAddress() (why, do string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	why := []string{"none is known"}
+	all := []string{"none is known"}
 	if r.found.Err != nil {
-		why[0] = r.found.Err.Error()
+		all[0] = r.found.Err.Error()
 	}
 	for _, a := range r.seen {
-		if s := fmt.Sprintf("a tracker sees %v", a); a != r.found.Addr.Addr() && !slices.Contains(why, s) {
-			why = append(why, s)
+		if s := fmt.Sprintf("a tracker sees %v", a); a != r.found.Addr.Addr() && !slices.Contains(all, s) {
+			all = append(all, s)
 		}
 	}
-	slices.Sort(why[1:])
-	listen, ranges := r.place.Listen, r.cfg.Network.Ranges()
-	do := fmt.Sprintf("this relay is behind NAT: have the router forward TCP port %d to this machine, and set --advertise to the router's public address", listen.Port())
-	switch {
+	slices.Sort(all[1:])
+	why = strings.Join(all, "; ")
+	switch listen, ranges := r.place.Listen, r.cfg.Network.Ranges(); {
 	case listen.Addr().IsLoopback():
 		do = fmt.Sprintf("this relay listens on loopback: set --listen to 0.0.0.0:%d", listen.Port())
 	case ranges != "":
 		do = fmt.Sprintf("connect this machine to the network of %s, or set --advertise to its address there", ranges)
+	default:
+		do = fmt.Sprintf("this relay is behind NAT: have the router forward TCP port %d to this machine, and set --advertise to the router's public address", listen.Port())
 	}
-	return strings.Join(why, "; ") + ". " + do
+	return why, do
 }
 
 // nameFile holds ID@ADDR of a relay that runs, for those who ask beside it.

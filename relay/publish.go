@@ -144,7 +144,8 @@ func (r *Relay) report(tracker onion.ID, s directory.Standing) {
 		}
 		r.cfg.Log.Warn("this relay is NOT reachable from outside", "tracker", tracker, "address", at, "do", do)
 	case directory.WrongAddress:
-		r.cfg.Log.Error("the tracker does not take this relay: it has no address that others could reach", "tracker", tracker, "because", r.noAddress())
+		why, do := r.noAddress()
+		r.cfg.Log.Error("the tracker does not take this relay: it has no address that others could reach", "tracker", tracker, "because", why, "do", do)
 	case directory.WrongTime:
 		r.cfg.Log.Error("the tracker does not take this relay: the clock of this machine is wrong, or the tracker's", "tracker", tracker, "now", time.Now().UTC().Format(time.DateTime))
 	case directory.Outdated:

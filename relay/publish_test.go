@@ -114,7 +114,11 @@ func startRelay(t *testing.T, n directory.Network, cfg relay.Config) (*relay.Rel
 // newClient returns a client that dials last hops itself.
 func newClient(t *testing.T) *circuit.Client {
 	t.Helper()
-	links := &link.Pool{}
+	return clientOver(t, &link.Pool{})
+}
+
+func clientOver(t *testing.T, links *link.Pool) *circuit.Client {
+	t.Helper()
 	run(t, func(ctx context.Context) error { links.Run(ctx); return nil })
 	c := circuit.New(circuit.Config{
 		Links:   links,

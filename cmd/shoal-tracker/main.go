@@ -33,16 +33,16 @@ started with it have been reached, print the link for sidecars too: it names the
 relays where a sidecar enters the network, since it never dials a tracker itself.
 --print-link prints the newest link, also while the tracker runs.
 
-Example: shoal-tracker --network network.json --listen 0.0.0.0:9000
+Example: shoal-tracker --state tracker --listen 0.0.0.0:9000
 
 Exit status: 0 success, 1 failure, 2 usage error.`,
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "network", Usage: "network `FILE` from which to take entry relays and test settings"},
-			&cli.StringSliceFlag{Name: "within", Usage: "private `RANGE` in which a network of your LAN or VPN lives, e.g. 192.168.1.0/24 or 100.64.0.0/10; repeat for several"},
+			&cli.StringFlag{Name: "network", Usage: "network `FILE` from which to take entry relays, ranges and test settings"},
+			&cli.StringSliceFlag{Name: "within", Usage: "private `RANGE` in which a network of your LAN or VPN lives, e.g. 192.168.1.0/24 or 100.64.0.0/10; repeat for several (default: a public network)"},
 			&cli.StringSliceFlag{Name: "entry", Usage: "entry relay for the link, as `ID@IP:PORT` from shoal relay --print-id; repeat for several"},
 			&cli.StringFlag{Name: "state", Usage: "`DIR` for keys, views and records, readable by you only", Value: "shoal-tracker"},
 			&cli.StringFlag{Name: "listen", Usage: "`IP:PORT` on which to accept links", Value: "0.0.0.0:9000"},
-			&cli.StringFlag{Name: "advertise", Usage: "`IP[:PORT]` at which others reach this tracker, if it is behind NAT or in a container, e.g. 203.0.113.5"},
+			&cli.StringFlag{Name: "advertise", Usage: "`ADDR` at which others reach this tracker, as IP, IP:PORT or PORT, e.g. 203.0.113.5 (default: this machine's address)"},
 			&cli.StringFlag{Name: "source", Usage: "local `IP` address for outgoing connections, e.g. 192.168.1.20 (default: chosen by the system)"},
 			&cli.DurationFlag{Name: "interval", Usage: "time between a member's announces, e.g. 10m", Value: tracker.DefaultInterval, Action: program.DurationBetween("interval", time.Second, announce.MaxInterval)},
 			&cli.IntFlag{Name: "stamp", Usage: "proof of work required of a record, in `BITS` (0: none)", Action: program.Between("stamp", 0, announce.MaxStampBits)},

@@ -29,7 +29,7 @@ Example: shoal relay --network network.json --listen 0.0.0.0:9001 --limit 80Mbit
 	Flags: append([]cli.Flag{
 		networkFlag, trackerFlag, stateFlag("relay"), sourceFlag,
 		&cli.StringFlag{Name: "listen", Usage: "`IP:PORT` on which to accept links", Value: "0.0.0.0:9001"},
-		&cli.StringFlag{Name: "advertise", Usage: "`IP[:PORT]` at which others reach this relay, if it is behind NAT or in a container, e.g. 203.0.113.5"},
+		&cli.StringFlag{Name: "advertise", Usage: "`ADDR` at which others reach this relay, as IP, IP:PORT or PORT, e.g. 203.0.113.5 (default: what its trackers see)"},
 		&cli.StringFlag{Name: "rate", Usage: "advertised `RATE`, e.g. 100Mbit or 12.5MB; circuits choose relays by it", Value: "12.5MB"},
 		&cli.StringFlag{Name: "limit", Usage: "maximum `RATE` sent over all links together, e.g. 80Mbit or 10MB (default: unlimited)"},
 		&cli.StringFlag{Name: "contact", Usage: "public contact `TEXT` in the directory, e.g. an email address"},

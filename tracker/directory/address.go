@@ -65,10 +65,20 @@ func (n *Network) CheckAddr(a netip.Addr) error {
 	if public(a) {
 		return nil
 	}
-	if p, ok := rangeOf(private, a); ok {
-		return fmt.Errorf(`address %v is private and this network is public (the network file of a private network has "within", e.g. ["%v"])`, a, p)
+	if _, ok := rangeOf(private, a); ok {
+		return fmt.Errorf("address %v is private and this network is public", a)
 	}
 	return fmt.Errorf("address %v can't be reached from outside and this network is public", a)
+}
+
+// check is CheckAddr for an address in a network file or link: it says what the
+// file of a private network has.
+func (n *Network) check(a netip.Addr) error {
+	err := n.CheckAddr(a)
+	if p, ok := rangeOf(private, a); err != nil && ok && len(n.Within) == 0 {
+		err = fmt.Errorf(`%w: that of a LAN or VPN says "within": ["%v"], or a part of it`, err, p)
+	}
+	return err
 }
 
 // Ranges returns the ranges of a private network as text, or "".

@@ -200,7 +200,7 @@ func (n *Network) Check() error {
 			return errors.New("a tracker's key is zero or named twice")
 		}
 		seen[t.Key] = true
-		if err := n.CheckAddr(t.Addr.Addr()); err != nil {
+		if err := n.check(t.Addr.Addr()); err != nil {
 			return fmt.Errorf("tracker %s: %w", onion.ID(t.Key).Short(), err)
 		}
 	}
@@ -209,7 +209,7 @@ func (n *Network) Check() error {
 			return errors.New("an entry relay's id is zero, named twice or a tracker's")
 		}
 		seen[e.ID] = true
-		if err := n.CheckAddr(e.Addr.Addr()); err != nil {
+		if err := n.check(e.Addr.Addr()); err != nil {
 			return fmt.Errorf("entry relay %s: %w", e.ID.Short(), err)
 		}
 	}

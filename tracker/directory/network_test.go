@@ -123,3 +123,12 @@ func FuzzParseNetwork(f *testing.F) {
 		}
 	})
 }
+
+func TestAFileWithPrivateAddressesIsToldHowToBeAPrivateNetwork(t *testing.T) {
+	n := privateNetwork()
+	n.Within = nil
+	const want = `192.168.1.2 is private and this network is public: that of a LAN or VPN says "within": ["192.168.0.0/16"], or a part of it`
+	if _, err := ParseNetwork(n.File()); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
+}
