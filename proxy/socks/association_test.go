@@ -127,10 +127,11 @@ func TestBeaconTellsTheAddress(t *testing.T) {
 	until(t, s.Association("user bob").Known, func() string { return "the address is not known" })
 }
 
-// TestSixtyPeersComeInByUTP: each from its stand-in, all at once, each with
-// 64 KiB there and back. Nothing holds the µTP package back but our windows:
-// without them the sockets' buffers overflow and the transfers stall.
-func TestSixtyPeersComeInByUTP(t *testing.T) {
+// TestPeersComeInByUTP: each from its stand-in, all at once, each with 64 KiB
+// there and back. Package utp has the test with sixty, in virtual time: on a
+// machine that is busy enough its µTP package gives up.
+func TestPeersComeInByUTP(t *testing.T) {
+	const peerCount = 6
 	s := start(t, Config{})
 	a := associate(t, s, "")
 	sock := a.utp(t)
@@ -151,20 +152,17 @@ func TestSixtyPeersComeInByUTP(t *testing.T) {
 	assoc := s.Association("client 1")
 	want := make([]byte, 64<<10)
 	rand.NewChaCha8([32]byte{}).Read(want)
-	backlog := make(chan struct{}, 30) // the client's, which is the same package, holds 50
 	var dialled, wg sync.WaitGroup
-	dialled.Add(60)
-	for i := range 60 {
+	dialled.Add(peerCount)
+	for i := range peerCount {
 		wg.Go(func() {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			backlog <- struct{}{}
 			from := netip.AddrFrom4([4]byte{198, 18, 9, byte(i + 1)})
 			if i == 0 {
 				from = peers.Beacon(9) // the sidecar itself
 			}
 			c, err := assoc.Dial(ctx, netip.AddrPortFrom(from, 6881))
-			<-backlog
 			dialled.Done()
 			if err != nil {
 				t.Error(err)

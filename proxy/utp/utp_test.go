@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,21 +19,33 @@ import (
 
 var standIn = netip.MustParseAddrPort("198.18.7.7:6881")
 
+// underway is a packet and when it was sent.
+type underway struct {
+	packet
+	at time.Time
+}
+
 // cable is a Wire in memory; its other end is the client's network.
 type cable struct {
-	up, down chan packet
+	delay    atomic.Int64 // nanoseconds
+	up, down chan underway
+	lost     atomic.Int64 // packets
 	woken    chan struct{}
 	over     chan struct{}
 	once     sync.Once
 }
 
-func newCable() *cable {
-	return &cable{up: make(chan packet, 1000), down: make(chan packet, 1000), woken: make(chan struct{}, 1), over: make(chan struct{})}
+func newCable() *cable { return cableFor(1000) }
+
+// cableFor returns a cable that holds so many packets each way, and loses more.
+func cableFor(packets int) *cable {
+	return &cable{up: make(chan underway, packets), down: make(chan underway, packets), woken: make(chan struct{}, 1), over: make(chan struct{})}
 }
 
 func (c *cable) Next() (netip.AddrPort, []byte, error) {
 	select {
 	case p := <-c.up:
+		c.wait(p)
 		return p.from, p.body, nil
 	case <-c.woken:
 		return netip.AddrPort{}, nil, ErrWoken
@@ -48,12 +61,16 @@ func (c *cable) Wake() {
 	}
 }
 
-func (c *cable) Send(from netip.AddrPort, b []byte) { put(c.down, from, b) }
+func (c *cable) Send(from netip.AddrPort, b []byte) { c.put(c.down, from, b) }
 
-func put(to chan packet, at netip.AddrPort, b []byte) {
+// wait returns when p has come all the way.
+func (c *cable) wait(p underway) { time.Sleep(time.Until(p.at.Add(time.Duration(c.delay.Load())))) }
+
+func (c *cable) put(to chan underway, at netip.AddrPort, b []byte) {
 	select {
-	case to <- packet{at, append([]byte(nil), b...)}:
-	default: // lost
+	case to <- underway{packet{at, append([]byte(nil), b...)}, time.Now()}:
+	default:
+		c.lost.Add(1)
 	}
 }
 
@@ -72,6 +89,7 @@ type far struct {
 func (f far) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case p := <-f.c.down:
+		f.c.wait(p)
 		return copy(b, p.body), net.UDPAddrFromAddrPort(p.from), nil
 	case <-f.closed.Done():
 		return 0, nil, net.ErrClosed
@@ -81,7 +99,7 @@ func (f far) ReadFrom(b []byte) (int, net.Addr, error) {
 func (f far) WriteTo(b []byte, to net.Addr) (int, error) {
 	if Is(b) { // which the owner of a Wire looks for
 		a := to.(*net.UDPAddr).AddrPort()
-		put(f.c.up, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), b)
+		f.c.put(f.c.up, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), b)
 	}
 	return len(b), nil
 }
@@ -163,7 +181,7 @@ func TestWhoTurnsToTCPIsRefusedOnce(t *testing.T) {
 		syn := make([]byte, headerSize)
 		syn[0] = typeSyn<<4 | 1
 		binary.BigEndian.PutUint16(syn[2:], uint16(100*i))
-		put(cable.up, standIn, syn)
+		cable.put(cable.up, standIn, syn)
 		select {
 		case p := <-cable.down:
 			if kind(p.body) != want || p.from != standIn {
@@ -254,7 +272,7 @@ func FuzzSocket(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, flood bool) {
 		give := func() {
 			if Is(b) {
-				put(cable.up, standIn, b)
+				cable.put(cable.up, standIn, b)
 			}
 		}
 		give()

@@ -28,7 +28,8 @@ type shares struct {
 	before int // that did in the time before
 }
 
-// sent notes that data of a stand-in's connection was sent.
+// sent notes that data of a stand-in's connection was sent, or its SYN: many
+// that begin at once would each have the whole window before the first sends.
 func (s *shares) sent(standIn netip.AddrPort, now time.Time) {
 	s.turn(now)
 	if s.seen == nil || len(s.seen) >= maxFlows {
@@ -58,12 +59,14 @@ func (s *shares) each(now time.Time) int {
 	return inFlight / max(s.before, s.recent, 1)
 }
 
+func sends(b []byte) bool { return kind(b) == typeData || kind(b) == typeSyn }
+
 // flows are the two directions of an association. The zero value is ready.
 type flows struct{ out, in shares }
 
 // toClient notes a packet to the client and cuts the window that it grants.
 func (f *flows) toClient(standIn netip.AddrPort, b []byte, now time.Time) {
-	if kind(b) == typeData {
+	if sends(b) {
 		f.out.sent(standIn, now)
 	}
 	cut(b, max(f.in.each(now), leastWindow))
@@ -72,7 +75,7 @@ func (f *flows) toClient(standIn netip.AddrPort, b []byte, now time.Time) {
 // fromClient does the same for a packet from the client. The µTP package goes
 // by a window once it is overrun, so a packet is taken off.
 func (f *flows) fromClient(standIn netip.AddrPort, b []byte, now time.Time) {
-	if kind(b) == typeData {
+	if sends(b) {
 		f.in.sent(standIn, now)
 	}
 	cut(b, max(f.out.each(now)-fullPayload, 0))

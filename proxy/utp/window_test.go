@@ -62,9 +62,10 @@ func TestWindowsAreCutInBothDirections(t *testing.T) {
 		var peer netip.AddrPort
 		for i := range c.senders {
 			peer = netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 1)
-			data := make([]byte, headerSize)
-			f.toClient(peer, data, now)
-			f.fromClient(peer, data, now)
+			b := make([]byte, headerSize)
+			b[0] = []byte{typeData, typeSyn}[i%2] << 4 // who begins is about to send
+			f.toClient(peer, b, now)
+			f.fromClient(peer, b, now)
 		}
 		b := make([]byte, headerSize)
 		window := func() int { return int(binary.BigEndian.Uint32(b[12:])) }
