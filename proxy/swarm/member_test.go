@@ -239,12 +239,12 @@ func stacks() string {
 // TestLeaveDoesNotWaitForATrackerThatIsSilent for longer than it gives a withdrawal.
 func TestLeaveDoesNotWaitForATrackerThatIsSilent(t *testing.T) {
 	w := newWorld(t, 2, 1)
-	w.trackers[0].stop()
-	silent, err := net.Listen("tcp", w.trackers[0].Addr.String())
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
+	w.trackers[0].Addr = silent.Addr().(*net.TCPAddr).AddrPort()
 	s := w.sidecar(nil)
 	m, _ := s.Join("client", someHash())
 	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
