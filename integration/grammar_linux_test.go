@@ -59,6 +59,9 @@ func readGrammar(t *testing.T, ctx context.Context, program string, words ...str
 // check reports what in a command line its program does not take. Words that are
 // neither a flag nor a command's name are taken for arguments.
 func (g *grammar) check(args []string) error {
+	if len(args) > 1 && args[0] == "help" { // about a command
+		args = args[1:]
+	}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -71,7 +74,7 @@ func (g *grammar) check(args []string) error {
 				return next.check(args)
 			}
 			if len(g.words) > 0 && arg != "…" && arg != "help" {
-				return fmt.Errorf("%s has no command %q", g.name, arg)
+				return g.any(arg, args)
 			}
 		case !known:
 			return fmt.Errorf("%s has no flag %s", g.name, name)
@@ -83,6 +86,16 @@ func (g *grammar) check(args []string) error {
 		}
 	}
 	return nil
+}
+
+// any reports whether word, in capitals, can stand for one of g's commands.
+func (g *grammar) any(word string, args []string) error {
+	for _, w := range g.words {
+		if word == strings.ToUpper(word) && w.check(args) == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s has no command %q", g.name, strings.Join(append([]string{word}, args...), " "))
 }
 
 // takes reports whether g or a command of it has a flag.

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -91,12 +92,7 @@ func (v *vocabulary) check(code string) (is bool, err error) {
 	case program != nil:
 		return true, program.check(words[1:])
 	case strings.HasPrefix(first, "--"):
-		for _, p := range v.programs {
-			if name, _, _ := strings.Cut(first, "="); p.takes(name) {
-				return true, nil
-			}
-		}
-		return true, fmt.Errorf("no command has the flag")
+		return true, v.flag(first)
 	case first == "make" && len(words) > 1:
 		return true, dryMake(words[1:]...)
 	case first == "go" && len(words) > 1 && words[1] == "test":
@@ -113,6 +109,34 @@ func (v *vocabulary) check(code string) (is bool, err error) {
 		return true, err
 	}
 	return false, nil
+}
+
+// flag checks that a command of ours has a flag, or the client that it is known to be of.
+func (v *vocabulary) flag(word string) error {
+	name, _, _ := strings.Cut(word, "=")
+	for _, p := range v.programs {
+		if p.takes(name) {
+			return nil
+		}
+	}
+	help := clientFlags[name]
+	if help == nil {
+		return errors.New("no command has the flag")
+	}
+	out, err := exec.Command(help[0], help[1:]...).Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(help, " "), err)
+	}
+	if !strings.Contains(string(out), name) {
+		return fmt.Errorf("%s does not have the flag", help[0])
+	}
+	return nil
+}
+
+// clientFlags are flags of torrent clients that the pages name, and what prints
+// those that there are.
+var clientFlags = map[string][]string{
+	"--dht-entry-point": {"aria2c", "--help=#all"},
 }
 
 // dryMake has make print what it would do.

@@ -50,12 +50,12 @@ var public = plan{
 	member:   func(n int) netip.Addr { return netip.AddrFrom4([4]byte{176, byte(9 + n), 40, 7}) },
 }
 
-// lan is a network in a home's range of addresses.
+// lan is a network in private addresses, such as a company or a VPN has.
 var lan = plan{
-	trackers: addresses("192.168.7.2", "192.168.7.3", "192.168.7.4"),
-	relays:   addresses("192.168.7.11", "192.168.7.12", "192.168.7.13", "192.168.7.14", "192.168.7.15"),
-	member:   func(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 168, 7, byte(20 + n)}) },
-	within:   "192.168.7.0/24",
+	trackers: addresses("10.1.0.2", "10.1.0.3", "10.2.0.2"),
+	relays:   addresses("10.1.0.11", "10.1.0.12", "10.2.0.11", "10.3.7.1", "10.3.7.2"),
+	member:   func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 4, 0, byte(20 + n)}) },
+	within:   "10.0.0.0/8",
 }
 
 func addresses(all ...string) (out []netip.Addr) {
