@@ -33,7 +33,7 @@ var floors = [][]string{
 	{"circuit/link"},
 	{"circuit/window"},
 	{"circuit/onion"},
-	{"circuit/cell", "circuit/state", "circuit/fault"},
+	{"circuit/cell", "circuit/state", "circuit/fault", "circuit/seldom"},
 }
 
 // aloof is what a room leaves alone, whatever its floor.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -9,36 +8,26 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/fault"
+	"github.com/shoal-p2p/shoal/circuit/seldom"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
 
-// refusedEvery is how often a kind of refusal is logged after its first, with
-// how many there were.
-const refusedEvery = 10 * time.Minute
-
 // journal logs each change of state once, in words. Nothing in it joins two ends
 // of a circuit, names a torrent or holds an address.
 type journal struct {
-	log *slog.Logger
+	log   *slog.Logger
+	often seldom.Log
 
 	mu       sync.Mutex
 	began    time.Time            // guarded by mu, as is all below
 	wasReady bool                 // the last that was logged
 	causes   map[fault.Cause]bool // logged since it was last ready
 	answer   int                  // trackers, as last logged; below 0: never
-	refusals map[status.Reason]*refusals
-	failures map[string]time.Time // until when a failure is not logged again
 }
 
-// refusals are those of one kind since they were last logged.
-type refusals struct {
-	n    uint64
-	next time.Time
-}
-
-func newJournal(log *slog.Logger) journal {
-	return journal{log: log, began: time.Now(), answer: -1, causes: make(map[fault.Cause]bool), refusals: make(map[status.Reason]*refusals), failures: make(map[string]time.Time)}
+func newJournal(log *slog.Logger) *journal {
+	return &journal{log: log, began: time.Now(), answer: -1, causes: make(map[fault.Cause]bool)}
 }
 
 // ready logs that the sidecar is ready, or why it is not: each cause once until
@@ -93,22 +82,11 @@ func (j *journal) guardLost(f *fault.Fault) {
 
 func (j *journal) guardBack() { j.log.Info("the guard that was lost is back") }
 
-// maxFailures bounds how many failures are remembered.
-const maxFailures = 64
-
-// failed logs a fault of the sidecar's own, the same one once in refusedEvery.
+// failed logs a fault of the sidecar's own.
 func (j *journal) failed(err error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	now, text := time.Now(), err.Error()
-	if now.Before(j.failures[text]) {
-		return
-	}
-	if len(j.failures) >= maxFailures {
-		clear(j.failures)
-	}
-	j.failures[text] = now.Add(refusedEvery)
-	j.log.Error("an announce or a connection failed", "err", err)
+	j.often.Note("failed: "+err.Error(), func(times uint64) {
+		j.log.Error("an announce or a connection failed", "err", err, "times", times)
+	})
 }
 
 // client logs that another client has appeared, and by what it is known.
@@ -123,43 +101,9 @@ func (j *journal) client(name swarm.Client) {
 	j.log.Info("a client uses this sidecar", "known by", by)
 }
 
-// refused logs the first refusal of a kind at once.
+// refused logs a refusal.
 func (j *journal) refused(r status.Reason) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	k := j.refusals[r]
-	if k == nil {
-		k = new(refusals)
-		j.refusals[r] = k
-	}
-	k.n++
-	j.summarise(r, k)
-}
-
-// summarise logs k unless it was logged lately. Caller holds mu.
-func (j *journal) summarise(r status.Reason, k *refusals) {
-	now := time.Now()
-	if k.n == 0 || now.Before(k.next) {
-		return
-	}
-	j.log.Info("refused", "what", r.Text(), "times", k.n)
-	k.n, k.next = 0, now.Add(refusedEvery)
-}
-
-// run logs what refusals there were, until ctx ends.
-func (j *journal) run(ctx context.Context) {
-	tick := time.NewTicker(refusedEvery / 10)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		j.mu.Lock()
-		for r, k := range j.refusals {
-			j.summarise(r, k)
-		}
-		j.mu.Unlock()
-	}
+	j.often.Note("refused: "+r.String(), func(times uint64) {
+		j.log.Info("refused", "what", r.Text(), "times", times)
+	})
 }

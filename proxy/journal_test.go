@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoal-p2p/shoal/circuit/fault"
+	"github.com/shoal-p2p/shoal/circuit/seldom"
 	"github.com/shoal-p2p/shoal/proxy/status"
 )
 
@@ -25,7 +26,7 @@ func logged() (*journal, func() []string) {
 		return a
 	}
 	j := newJournal(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: plain})))
-	return &j, func() []string {
+	return j, func() []string {
 		defer b.Reset()
 		return strings.Split(strings.TrimSpace(b.String()), "\n")
 	}
@@ -82,7 +83,7 @@ func TestRefusalsAreLoggedAtOnceAndThenSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j, said := logged()
 		ctx, cancel := context.WithCancel(t.Context())
-		go j.run(ctx)
+		go j.often.Run(ctx)
 		line := func(r status.Reason, n int) string {
 			return fmt.Sprintf("level=INFO msg=refused what=%q times=%d", r.Text(), n)
 		}
@@ -91,10 +92,10 @@ func TestRefusalsAreLoggedAtOnceAndThenSeldom(t *testing.T) {
 		}
 		j.refused(status.Password)
 		hears(t, said(), line(status.Web, 1), line(status.Password, 1))
-		time.Sleep(refusedEvery + refusedEvery/5)
+		time.Sleep(seldom.Every + seldom.Every/5)
 		synctest.Wait()
 		hears(t, said(), line(status.Web, 99))
-		time.Sleep(3 * refusedEvery)
+		time.Sleep(3 * seldom.Every)
 		synctest.Wait()
 		hears(t, said())
 		j.refused(status.Web)
@@ -104,7 +105,7 @@ func TestRefusalsAreLoggedAtOnceAndThenSeldom(t *testing.T) {
 			j.failed(errors.New("disk full"))
 		}
 		j.failed(errors.New("other"))
-		hears(t, said(), `level=ERROR msg="an announce or a connection failed" err="disk full"`, `level=ERROR msg="an announce or a connection failed" err=other`)
+		hears(t, said(), `level=ERROR msg="an announce or a connection failed" err="disk full" times=1`, `level=ERROR msg="an announce or a connection failed" err=other times=1`)
 		cancel()
 	})
 }

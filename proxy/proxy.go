@@ -103,7 +103,7 @@ type Sidecar struct {
 
 	ready    readiness
 	trackers trackers
-	journal  journal
+	journal  *journal
 
 	patience int // owned by Follow's goroutine: rounds that an entry relay may fail
 
@@ -292,7 +292,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	}
 	run(func() error { p.keepWarm(ctx); return nil })
 	run(func() error { p.askTrackers(ctx); return nil })
-	run(func() error { p.journal.run(ctx); return nil })
+	run(func() error { p.journal.often.Run(ctx); return nil })
 	run(func() error { p.swarms.Run(ctx); return nil })
 	run(func() error { p.table.Run(ctx); return nil })
 	run(func() error { p.memory.Run(ctx); return nil })

@@ -8,6 +8,7 @@ import (
 
 	"github.com/shoal-p2p/shoal/circuit"
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/tracker/directory"
@@ -91,7 +92,7 @@ func (r *Relay) publish(ctx context.Context, t path.Relay) {
 		r.mu.Lock()
 		renew := r.renew
 		r.mu.Unlock()
-		answer, err := r.tell(ctx, t)
+		answer, ahead, err := r.tell(ctx, t)
 		if ctx.Err() != nil {
 			return
 		}
@@ -106,7 +107,8 @@ func (r *Relay) publish(ctx context.Context, t path.Relay) {
 		case err != nil:
 			standing, next = silent, publishRetry
 			if said != silent {
-				r.cfg.Log.Warn("a tracker could not be told of this relay; trying again", "tracker", t.ID, "every", publishRetry, "err", err)
+				f := fault.About(err, "the tracker")
+				r.cfg.Log.Warn("a tracker could not be told of this relay; trying again", "tracker", t.ID, "every", publishRetry, "why", f.Text(), "advice", f.Advice)
 			}
 		case standing == directory.Untested, 0 < misplaced && misplaced < addressTries:
 			standing, next = directory.Untested, soon
@@ -119,7 +121,7 @@ func (r *Relay) publish(ctx context.Context, t path.Relay) {
 		if standing != directory.Untested {
 			soon = publishSoon
 			if said != standing && err == nil {
-				r.report(t.ID, standing)
+				r.report(t.ID, standing, ahead)
 			}
 			said = standing
 		}
@@ -132,7 +134,9 @@ func (r *Relay) publish(ctx context.Context, t path.Relay) {
 	}
 }
 
-func (r *Relay) report(tracker onion.ID, s directory.Standing) {
+// report logs how this relay stands with a tracker, whose clock this computer's
+// is ahead of by so much.
+func (r *Relay) report(tracker onion.ID, s directory.Standing, ahead time.Duration) {
 	at := r.Where().Addr
 	switch s {
 	case directory.Reachable:
@@ -147,7 +151,8 @@ func (r *Relay) report(tracker onion.ID, s directory.Standing) {
 		why, do := r.noAddress()
 		r.cfg.Log.Error("the tracker does not take this relay: it has no address that others could reach", "tracker", tracker, "because", why, "do", do)
 	case directory.WrongTime:
-		r.cfg.Log.Error("the tracker does not take this relay: the clock of this machine is wrong, or the tracker's", "tracker", tracker, "now", time.Now().UTC().Format(time.DateTime))
+		f := fault.About(fault.ClockOff(ahead, nil), "the tracker")
+		r.cfg.Log.Error("the tracker does not take this relay: a clock is wrong", "tracker", tracker, "why", f.Text(), "advice", f.Advice)
 	case directory.Outdated:
 		r.cfg.Log.Error("the tracker does not take this relay: it has had a newer descriptor of it: either the clock was ahead, or a second relay runs with a copy of this state folder", "tracker", tracker)
 	default:
@@ -155,16 +160,20 @@ func (r *Relay) report(tracker onion.ID, s directory.Standing) {
 	}
 }
 
-func (r *Relay) tell(ctx context.Context, t path.Relay) (directory.Published, error) {
+// tell tells a tracker of this relay. It also returns by how much this computer's
+// clock is ahead of the tracker's.
+func (r *Relay) tell(ctx context.Context, t path.Relay) (p directory.Published, ahead time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	c, answer, err := r.client.Request(ctx, circuit.Want{Use: circuit.ForTracker, Last: t, Direct: true},
 		cell.RequestPublish, r.descriptor(), directory.MaxPublished)
 	if c != nil {
 		defer c.Close()
+		ahead = c.ClockAhead()
 	}
 	if err != nil {
-		return directory.Published{}, err
+		return p, ahead, err
 	}
-	return directory.ParsePublished(answer)
+	p, err = directory.ParsePublished(answer)
+	return p, ahead, err
 }

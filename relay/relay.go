@@ -129,7 +129,7 @@ func (r *Relay) connect() error {
 		return err
 	}
 	limit := link.NewLimit(r.cfg.Limit)
-	r.links = &link.Pool{DialTCP: link.DialFrom(r.cfg.Source), Certificate: &cert, Limit: limit}
+	r.links = &link.Pool{DialTCP: link.DialFrom(r.cfg.Source), Certificate: &cert, Limit: limit, Changed: r.linkChanged}
 	m := newMeeting(r.verify, window.NewBudget(meetingMemory/cell.FrameSize))
 	r.server, err = hop.New(hop.Config{
 		Identity: r.keys.Identity,
@@ -229,6 +229,7 @@ func (r *Relay) Run(ctx context.Context) error {
 	wg.Go(func() { r.links.Run(ctx) })
 	wg.Go(func() { r.keeper.Follow(ctx, r.client, false, r.nextTracker) })
 	wg.Go(func() { r.keepDescriptor(ctx) })
+	wg.Go(func() { r.summarise(ctx) })
 	for _, t := range r.trackers() {
 		wg.Go(func() { r.publish(ctx, t) })
 	}

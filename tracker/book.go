@@ -20,6 +20,8 @@ type book struct {
 	t   *Tracker
 	now func() time.Time
 
+	reached int // owned by run: relays, as last logged
+
 	mu      sync.Mutex
 	relays  map[onion.ID]*known // guarded by mu
 	current *directory.View     // guarded by mu: the newest signed
@@ -202,7 +204,9 @@ func (b *book) run(ctx context.Context) {
 		age := time.Since(last)
 		if (age >= every || age >= quiet && b.muchChanged()) && time.Since(failed) >= quiet {
 			if err := b.sign(); err != nil {
-				b.t.cfg.Log.Error("view", "err", err)
+				b.t.often.Note("view", func(uint64) {
+					b.t.cfg.Log.Error("no list of relays could be signed; relays and sidecars do without this tracker after some hours", "err", err)
+				})
 				failed = time.Now()
 			} else {
 				last = time.Now()
@@ -247,6 +251,7 @@ func (b *book) try(ctx context.Context, id onion.ID) {
 	if ctx.Err() != nil {
 		return
 	}
+	b.t.cfg.Log.Debug("a relay was tried", "relay", id, "rate", rate, "err", err)
 	b.tried(k, d, rate, err == nil)
 	if k.listed == nil && b.now().Sub(k.first) > forgetAfter {
 		delete(b.relays, id)
@@ -330,6 +335,20 @@ func (b *book) self() (*directory.Descriptor, error) {
 	return d, d.Sign(t.keys.Identity)
 }
 
+// report logs how many relays are reached, when that has changed. Called by run alone.
+func (b *book) report(v *directory.View) {
+	reached := 0
+	for _, e := range v.Entries {
+		if e.Reachable {
+			reached++
+		}
+	}
+	if reached != b.reached {
+		b.t.cfg.Log.Info("relays reached", "now", reached, "before", b.reached, "known", len(v.Entries))
+		b.reached = reached
+	}
+}
+
 // sign makes the next view. The key that signs it is the pinned one, certified
 // by itself: an operator who keeps that one offline certifies another.
 func (b *book) sign() error {
@@ -375,6 +394,7 @@ func (b *book) sign() error {
 	}
 	b.changed = false
 	b.mu.Unlock()
+	b.report(v)
 	slices.SortFunc(v.Entries, func(x, y directory.Entry) int { return bytes.Compare(x.Descriptor.ID[:], y.Descriptor.ID[:]) })
 	if err := v.Sign(t.keys.Identity); err != nil {
 		return err

@@ -26,6 +26,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
+	"github.com/shoal-p2p/shoal/circuit/seldom"
 	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/tracker/announce"
@@ -77,6 +78,8 @@ type Tracker struct {
 	saved   string // owned by book.run: the link in the state folder
 	linked  bool   // owned by book.run: Config.Linked was called
 	reached int    // owned by book.run: entry relays logged
+
+	often seldom.Log
 }
 
 // New opens the state folder and starts to listen; nobody is served before Run.
@@ -210,6 +213,7 @@ func (t *Tracker) Run(ctx context.Context) error {
 	wg.Go(func() { t.links.Run(ctx) })
 	wg.Go(func() { t.book.run(ctx) })
 	wg.Go(func() { t.keep(ctx) })
+	wg.Go(func() { t.often.Run(ctx) })
 	err := t.server.Serve(ctx, t.ln)
 	cancel()
 	wg.Wait()
@@ -228,12 +232,14 @@ func (t *Tracker) keep(ctx context.Context) {
 			return
 		case <-expire.C:
 			if _, err := t.keys.Rotate(time.Now()); err != nil {
-				t.cfg.Log.Error("onion keys", "err", err)
+				t.often.Note("keys", func(uint64) {
+					t.cfg.Log.Error("the onion key could not be renewed; circuits to this tracker fail when it is too old", "err", err)
+				})
 			}
 			for {
 				n, err := t.store.Expire(ctx, time.Now())
 				if err != nil && ctx.Err() == nil {
-					t.cfg.Log.Error("expiring records", "err", err)
+					t.failed("expired", err)
 				}
 				if n == 0 || err != nil {
 					break
@@ -241,7 +247,7 @@ func (t *Tracker) keep(ctx context.Context) {
 			}
 		case <-save.C:
 			if err := t.save(); err != nil {
-				t.cfg.Log.Error("saving", "err", err)
+				t.cfg.Log.Error("the records could not be saved; without that a restart loses those of the last minutes", "err", err)
 			}
 		}
 	}
@@ -269,11 +275,25 @@ func (t *Tracker) announce(c *hop.Circuit, b []byte) ([]byte, error) {
 	a := &announce.Answer{Status: t.take(ctx, r, now), StampBits: t.cfg.StampBits, Interval: t.cfg.Interval}
 	answer, counts, err := t.store.Get(ctx, make([]byte, announce.AnswerHeader), r.Name, r.NumWant, now)
 	if err != nil {
+		t.failed("read", err)
 		return nil, err
 	}
 	a.Seeders, a.Leechers = uint32(counts.Seeders), uint32(counts.Leechers)
 	a.PutHeader(answer)
 	return answer, nil
+}
+
+// failed logs that records could not be kept, at once and then seldom.
+func (t *Tracker) failed(what string, err error) {
+	if errors.Is(err, swarm.ErrFull) {
+		t.often.Note("full", func(times uint64) {
+			t.cfg.Log.Warn("announces were refused: the store of records, or the part of one swarm, is full", "times", times)
+		})
+		return
+	}
+	t.often.Note(what, func(times uint64) {
+		t.cfg.Log.Error("records could not be "+what, "times", times, "err", err)
+	})
 }
 
 // take stores or removes what r brings.
@@ -283,7 +303,8 @@ func (t *Tracker) take(ctx context.Context, r *announce.Request, now time.Time) 
 		if r.Withdraw.Verify(r.Name) != nil {
 			return announce.Invalid
 		}
-		if t.store.Remove(ctx, r.Name, r.Withdraw.T) != nil {
+		if err := t.store.Remove(ctx, r.Name, r.Withdraw.T); err != nil {
+			t.failed("removed", err)
 			return announce.Full
 		}
 	case r.Outer != nil:
@@ -294,6 +315,7 @@ func (t *Tracker) take(ctx context.Context, r *announce.Request, now time.Time) 
 			return announce.Invalid
 		}
 		if err := t.store.Put(ctx, r.Name, r.Outer, now); err != nil && !errors.Is(err, swarm.ErrStale) {
+			t.failed("taken", err)
 			return announce.Full
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-p2p/shoal/circuit/cell"
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/link"
 	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/window"
@@ -76,6 +77,7 @@ type Config struct {
 type Counters struct {
 	Circuits               atomic.Int64 // open now
 	Created, Refused, Died atomic.Uint64
+	Outdated               atomic.Uint64 // links refused that speak another version
 
 	cells atomic.Uint64 // opened or sealed; circuits count for themselves and add up now and then
 }
@@ -176,6 +178,13 @@ func New(cfg Config) (*Server, error) {
 // as the onion keys do.
 func (s *Server) Replays() *onion.ReplayCache { return s.replays }
 
+// Links returns how many links others have to this hop, handshakes counted.
+func (s *Server) Links() int {
+	s.doors.mu.Lock()
+	defer s.doors.mu.Unlock()
+	return s.doors.links
+}
+
 // ID returns the server's identity.
 func (s *Server) ID() onion.ID { return s.id }
 
@@ -237,8 +246,11 @@ func (s *Server) serve(ctx context.Context, conn net.Conn, in *visit) {
 	}
 	l, err := link.Accept(shaking, conn, s.cert, s.cfg.Now(), hello)
 	cancel()
-	if err != nil {
-		return // a stranger's mistake is not ours to log
+	if err != nil { // a stranger's mistake is not ours to log
+		if fault.Of(err).Cause == fault.Version {
+			s.Counters.Outdated.Add(1)
+		}
+		return
 	}
 	peer := l.Peer()
 	from := newShare(peer != onion.ID{} && s.cfg.Known != nil && s.cfg.Known(peer))
