@@ -21,7 +21,7 @@ var floors = [][]string{
 	{"integration"},
 	{"proxy"},
 	{"proxy/swarm", "proxy/socks", "proxy/utp", "proxy/announce", "proxy/dht", "proxy/peers", "proxy/inbound", "proxy/scrub", "proxy/memory",
-		"proxy/authority", "proxy/netns", "proxy/status", "proxy/mse"},
+		"proxy/authority", "proxy/netns", "proxy/status", "proxy/mse", "proxy/uplink"},
 	{"proxy/proc"},
 	{"relay"},
 	{"tracker"},

@@ -318,7 +318,7 @@ func (p *Sidecar) refuse(ctx context.Context, err error) {
 
 // notReady adds swarm.ErrNotReady to an error while the sidecar is not ready.
 func (p *Sidecar) notReady(err error) error {
-	if errors.Is(err, swarm.ErrUnreachable) && !errors.Is(err, swarm.ErrConnected) && p.ready.why() != nil {
+	if errors.Is(err, swarm.ErrUnreachable) && !errors.Is(err, swarm.ErrConnected) && p.up.Why() != nil {
 		return fmt.Errorf("%w: %w", swarm.ErrNotReady, err)
 	}
 	return err

@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/circuit/seldom"
 	"github.com/shoal-p2p/shoal/proxy/status"
 )
@@ -25,7 +24,7 @@ func logged() (*journal, func() []string) {
 		}
 		return a
 	}
-	j := newJournal(slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: plain})))
+	j := &journal{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: plain}))}
 	return j, func() []string {
 		defer b.Reset()
 		return strings.Split(strings.TrimSpace(b.String()), "\n")
@@ -42,34 +41,8 @@ func hears(t *testing.T, said []string, want ...string) {
 	}
 }
 
-func TestEachChangeOfStateIsLoggedOnce(t *testing.T) {
+func TestAClientIsLoggedWithoutItsName(t *testing.T) {
 	j, said := logged()
-	refused := fault.New(fault.Refused, "the guard refuses", "Wait.", nil)
-	late := fault.New(fault.Timeout, "the guard is late", "", nil)
-	j.ready(fault.New(fault.Starting, "starting", "", nil))
-	hears(t, said())
-	j.ready(refused)
-	hears(t, said(), `level=WARN msg="not ready" why="The guard refuses." advice=Wait.`)
-	for range 3 {
-		j.ready(refused)
-		j.ready(late)
-	}
-	hears(t, said(), `level=WARN msg="not ready" why="The guard is late."`)
-	j.ready(nil)
-	j.ready(nil)
-	hears(t, said(), `level=INFO msg=ready`)
-	j.ready(refused)
-	hears(t, said(), `level=WARN msg="not ready" why="The guard refuses." advice=Wait.`)
-
-	j.trackers(tally{3, 2, 2})
-	j.trackers(tally{3, 3, 3})
-	j.trackers(tally{3, 3, 3})
-	hears(t, said())
-	j.trackers(tally{3, 3, 2})
-	j.trackers(tally{3, 3, 2})
-	j.trackers(tally{3, 3, 3})
-	hears(t, said(), `level=WARN msg="2 of 3 trackers answer"`, `level=INFO msg="3 of 3 trackers answer"`)
-
 	j.client("user anna")
 	j.client(confined)
 	for _, line := range said() {

@@ -17,11 +17,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoal-p2p/shoal/circuit"
-	"github.com/shoal-p2p/shoal/circuit/cell"
 	"github.com/shoal-p2p/shoal/circuit/fault"
-	"github.com/shoal-p2p/shoal/circuit/link"
-	"github.com/shoal-p2p/shoal/circuit/onion"
 	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
@@ -32,6 +28,7 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
+	"github.com/shoal-p2p/shoal/proxy/uplink"
 	"github.com/shoal-p2p/shoal/tracker/directory"
 )
 
@@ -76,17 +73,13 @@ const (
 
 	// testPace is the pace of starts where nobody is hidden: two thousand
 	// torrents take two minutes instead of twenty.
-	testPace      = swarm.DefaultPace / 10
-	circuitMemory = 256 << 20 // all windows of circuits above their floor, bytes
+	testPace = swarm.DefaultPace / 10
 )
 
 // Sidecar is one sidecar.
 type Sidecar struct {
 	cfg      Config
-	keeper   *directory.Keeper
-	chooser  *path.Chooser
-	links    *link.Pool
-	circuits *circuit.Client
+	up       *uplink.Uplink
 	swarms   *swarm.Net
 	table    *peers.Table
 	desk     *inbound.Desk
@@ -101,20 +94,13 @@ type Sidecar struct {
 	socksLn, statusLn net.Listener
 	locked            *os.File
 
-	ready    readiness
-	trackers trackers
-	journal  *journal
+	journal *journal
 
-	patience int // owned by Follow's goroutine: rounds that an entry relay may fail
-
-	mu        sync.Mutex
-	ctx       context.Context // guarded by mu: Run's
-	wg        sync.WaitGroup
-	clients   map[swarm.Client]*client // guarded by mu
-	asked     string                   // guarded by mu: who was last asked for lists of relays
-	linkFault string                   // guarded by mu: why there was no link, as last logged
-	unsaved   error                    // guarded by mu: why the guards could not be written
-	guest     *guest                   // guarded by mu: the command of a Command
+	mu      sync.Mutex
+	ctx     context.Context // guarded by mu: Run's
+	wg      sync.WaitGroup
+	clients map[swarm.Client]*client // guarded by mu
+	guest   *guest                   // guarded by mu: the command of a Command
 }
 
 // New opens the state folder and listens; nothing is dialled before Run.
@@ -137,7 +123,7 @@ func New(cfg Config) (*Sidecar, error) {
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
 		return nil, fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)
 	}
-	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), patience: entryPatience, journal: newJournal(cfg.Log)}
+	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), journal: &journal{log: cfg.Log}}
 	p.counters.Told = p.journal.refused
 	var err error
 	if p.locked, err = state.Lock(cfg.State); err != nil {
@@ -152,13 +138,12 @@ func New(cfg Config) (*Sidecar, error) {
 	if err := state.MakeDir(p.path("clients")); err != nil {
 		return nil, err
 	}
-	if p.keeper, err = directory.OpenKeeper(p.path("views"), cfg.Network, time.Now); err != nil {
-		return nil, err
-	}
 	if p.secret, err = secretFile(p.path("secret")); err != nil {
 		return nil, err
 	}
-	if err := p.openPaths(); err != nil {
+	if p.up, err = uplink.Open(uplink.Config{
+		Network: cfg.Network, State: cfg.State, Secret: p.secret, Hops: cfg.Hops, Source: cfg.Source, Direct: cfg.BootstrapDirect, Log: cfg.Log,
+	}); err != nil {
 		return nil, err
 	}
 	p.table = peers.New(p.secret)
@@ -173,18 +158,13 @@ func New(cfg Config) (*Sidecar, error) {
 	if p.back, p.gone, err = p.openMemory(); err != nil {
 		return nil, err
 	}
-	p.links = &link.Pool{DialTCP: link.DialFrom(cfg.Source), DialTimeout: guardDial, Changed: p.linkChanged}
-	p.circuits = circuit.New(circuit.Config{
-		Links: p.links, Chooser: p.chooser, Relays: p.keeper.Relays, Step: p.step, Own: cfg.Hops,
-		Budget: window.NewBudget(circuitMemory / cell.FrameSize), Hello: directory.Hello, Lost: p.circuitLost,
-	})
 	pace := swarm.DefaultPace
 	if cfg.Network.Test {
 		pace = testPace
 	}
 	p.swarms = swarm.New(swarm.Config{
-		State: p.path("clients"), Circuits: p.circuits, Chooser: p.chooser, Relays: p.keeper.Relays, Relay: p.keeper.Relay,
-		Trackers: p.hops, Heard: p.trackers.note, Budget: window.NewBudget(streamMemory), Now: p.now, Pace: pace,
+		State: p.path("clients"), Circuits: p.up.Circuits, Chooser: p.up.Chooser, Relays: p.up.Keeper.Relays, Relay: p.up.Keeper.Relay,
+		Trackers: p.up.Trackers, Heard: p.up.Heard, Budget: window.NewBudget(streamMemory), Now: p.up.Now, Pace: pace,
 	})
 	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Earlier: known(p.back), Learned: p.learned}, handler{p})
 	p.desk = inbound.New(inbound.Config{
@@ -210,29 +190,6 @@ func New(cfg Config) (*Sidecar, error) {
 }
 
 func (p *Sidecar) path(name string) string { return filepath.Join(p.cfg.State, name) }
-
-func (p *Sidecar) openPaths() error {
-	guards, err := path.LoadGuards(p.path("guards"))
-	if err != nil {
-		return err
-	}
-	p.chooser = path.New(p.cfg.Network.Rules(), path.NewRand(), guards, path.NewPins(p.secret))
-	return nil
-}
-
-// saveGuards writes the guards if they changed. A disk that is full stops
-// nobody: the guards are good until the sidecar ends, and are written as soon as
-// there is room. Until then the status page warns.
-func (p *Sidecar) saveGuards() {
-	err := p.chooser.SaveGuards(p.path("guards"))
-	p.mu.Lock()
-	first := err != nil && p.unsaved == nil
-	p.unsaved = err
-	p.mu.Unlock()
-	if first {
-		p.cfg.Log.Warn("the guards are not saved", "err", err)
-	}
-}
 
 var secretKind = &state.Kind{
 	Name: "secret", Version: 1, Limit: 32, Policy: state.Erase, What: "the sidecar's secret",
@@ -261,10 +218,6 @@ func (p *Sidecar) SOCKS() net.Addr { return p.socksLn.Addr() }
 // StatusURL returns where the status page is.
 func (p *Sidecar) StatusURL() string { return "http://" + p.statusLn.Addr().String() }
 
-func (p *Sidecar) now() time.Time { return time.Now().Add(p.keeper.ClockError()) }
-
-func (p *Sidecar) step() uint32 { return onion.Step(p.now()) }
-
 // Run serves until ctx ends, and returns when all it started is over.
 func (p *Sidecar) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
@@ -276,8 +229,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	// What carries traffic outlives what makes it, so that records can be withdrawn.
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var lower, upper sync.WaitGroup
-	lower.Go(func() { p.links.Run(below) })
-	lower.Go(func() { p.keeper.Follow(below, p.circuits, true, p.nextSource) })
+	lower.Go(func() { p.up.Carry(below) })
 
 	earlier := p.earlier()
 	defer p.locked.Close()
@@ -290,8 +242,7 @@ func (p *Sidecar) Run(ctx context.Context) error {
 			}
 		})
 	}
-	run(func() error { p.keepWarm(ctx); return nil })
-	run(func() error { p.askTrackers(ctx); return nil })
+	run(func() error { p.up.Watch(ctx); return nil })
 	run(func() error { p.journal.often.Run(ctx); return nil })
 	run(func() error { p.swarms.Run(ctx); return nil })
 	run(func() error { p.table.Run(ctx); return nil })
@@ -305,7 +256,6 @@ func (p *Sidecar) Run(ctx context.Context) error {
 	p.closeClients()
 	p.wg.Wait()
 	stop()
-	p.circuits.Close()
 	lower.Wait()
 	select {
 	case err := <-errs:
@@ -323,27 +273,19 @@ func (p source) Status() status.Status {
 	p.mu.Lock()
 	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
 	s.Warnings = p.counters.Advice(time.Now())
-	if p.unsaved != nil {
-		s.Warnings = append(s.Warnings, "A restart would draw new guards, since these could not be saved: "+p.unsaved.Error()+".")
-	}
 	if g := p.guest; g != nil && g.silent.Load() && !g.heard.Load() {
 		s.Warnings = append(s.Warnings, "The client has announced no torrent and dialled no peer. If it has torrents that run, it may be set to use a network interface or address that does not exist under shoal run.")
 	}
 	p.mu.Unlock()
-	if why := p.ready.why(); why != nil {
+	if why := p.up.Why(); why != nil {
 		s.Ready, s.Why, s.Cause, s.Advice = false, why.Text(), string(why.Cause), why.Advice
 	} else if t := p.cfg.Network.Trusts(); t != "" {
 		s.Why = fault.Sentence(t)
 	}
-	n := p.tally()
-	s.Trackers = status.Trackers{All: n.all, Asked: n.asked, Answer: n.answer}
-	if behind := p.keeper.ClockError(); behind > time.Minute {
-		s.Warnings = append(s.Warnings, "This computer's clock is "+fault.Span(behind)+" behind that of the trackers. Shoal allows for it; set the clock.")
-	}
-	for _, err := range p.keeper.Faults() {
-		s.Warnings = append(s.Warnings, err.Error())
-	}
-	for _, c := range p.circuits.Circuits() {
+	n := p.up.Tally()
+	s.Trackers = status.Trackers{All: n.All, Asked: n.Asked, Answer: n.Answer}
+	s.Warnings = append(s.Warnings, p.up.Warnings()...)
+	for _, c := range p.up.Circuits.Circuits() {
 		s.Circuits = append(s.Circuits, status.Circuit{Use: string(c.Use()), Hops: c.Hops(), State: "open"})
 	}
 	s.Streams, s.BytesIn, s.BytesOut = p.swarms.Streams()

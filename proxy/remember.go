@@ -110,7 +110,7 @@ func (p *Sidecar) earlier() (all []restored) {
 // restore takes clients back into their swarms, and out of them those that are
 // gone or do not announce again in time.
 func (p *Sidecar) restore(ctx context.Context, all []restored) {
-	for len(all) > 0 && ctx.Err() == nil && p.ready.why() != nil {
+	for len(all) > 0 && ctx.Err() == nil && p.up.Why() != nil {
 		pause(ctx, 50*time.Millisecond)
 	}
 	var wg sync.WaitGroup

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/shoal-p2p/shoal/circuit/fault"
 	"github.com/shoal-p2p/shoal/proxy/announce"
 	"github.com/shoal-p2p/shoal/proxy/dht"
 	"github.com/shoal-p2p/shoal/proxy/inbound"
@@ -43,7 +44,7 @@ func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err 
 	if cfg.Say == nil {
 		cfg.Say = func(line string) { fmt.Fprintln(os.Stderr, "shoal: "+line) }
 	}
-	g := newGuest(p)
+	g := newGuest(p, p.up.Why)
 	p.mu.Lock()
 	p.guest = g
 	p.mu.Unlock()
@@ -51,7 +52,7 @@ func (p *Sidecar) Command(ctx context.Context, cfg netns.Config) (code int, err 
 	settings := cfg
 	cfg.Ready = func(starting context.Context, n *netns.Network) {
 		g.enter(n)
-		if ready := p.awaitReady(starting, cfg.Say); starting.Err() == nil {
+		if ready := awaitReady(starting, g.notReady, cfg.Say); starting.Err() == nil {
 			running.Go(func() { g.attend(ctx, ready, cfg.Say, settings) })
 		}
 	}
@@ -76,6 +77,8 @@ type guest struct {
 	heard  atomic.Bool // the command has sent what a torrent client sends
 	silent atomic.Bool // it had not after some time
 
+	notReady func() *fault.Fault // why the sidecar is not ready; nil when it is
+
 	names peers.Names
 
 	mu   sync.Mutex
@@ -83,8 +86,8 @@ type guest struct {
 	utps map[uint16]*guestUTP // guarded by mu: by the command's port; nil when the command is over
 }
 
-func newGuest(p *Sidecar) *guest {
-	return &guest{p: p, utps: make(map[uint16]*guestUTP)}
+func newGuest(p *Sidecar, notReady func() *fault.Fault) *guest {
+	return &guest{p: p, notReady: notReady, utps: make(map[uint16]*guestUTP)}
 }
 
 func (g *guest) enter(n *netns.Network) {

@@ -28,14 +28,14 @@ const (
 	quiet = time.Minute
 )
 
-// awaitReady waits until the sidecar is ready, for readyWait at most, and tells
+// awaitReady waits until notReady returns nil, for readyWait at most, and tells
 // the user what it waits for.
-func (p *Sidecar) awaitReady(ctx context.Context, say func(string)) (ready bool) {
+func awaitReady(ctx context.Context, notReady func() *fault.Fault, say func(string)) (ready bool) {
 	began := time.Now()
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for told := fault.Cause(""); ; {
-		why := p.ready.why()
+		why := notReady()
 		waited := time.Since(began)
 		switch {
 		case why == nil && told != "":
@@ -82,7 +82,7 @@ func (g *guest) attend(ctx context.Context, ready bool, say func(string), cfg ne
 		case <-tick.C:
 		}
 		if !ready {
-			if ready = g.p.ready.why() == nil; ready {
+			if ready = g.notReady() == nil; ready {
 				say("the network is ready")
 			}
 		}

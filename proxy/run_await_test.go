@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,19 @@ type told struct {
 func (t *told) say(line string) {
 	t.lines = append(t.lines, fmt.Sprintf("%.0f %s", time.Since(t.began).Seconds(), line))
 }
+
+// readiness is of a sidecar that has just been started, until it is set.
+type readiness struct{ fault atomic.Pointer[fault.Fault] }
+
+func starting() *readiness {
+	r := new(readiness)
+	r.set(because(fault.Starting, "", ""))
+	return r
+}
+
+func (r *readiness) set(f *fault.Fault) { r.fault.Store(f) }
+
+func (r *readiness) why() *fault.Fault { return r.fault.Load() }
 
 func because(c fault.Cause, text, advice string) *fault.Fault { return fault.New(c, text, advice, nil) }
 
@@ -53,10 +67,10 @@ func TestAWaitIsExplained(t *testing.T) {
 		}},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := new(Sidecar)
+			r := starting()
 			user := told{began: time.Now()}
-			go c.course(&p.ready)
-			if ready := p.awaitReady(t.Context(), user.say); ready != c.ready || !slices.Equal(user.lines, c.want) {
+			go c.course(r)
+			if ready := awaitReady(t.Context(), r.why, user.say); ready != c.ready || !slices.Equal(user.lines, c.want) {
 				t.Errorf("%s: ready %v, %q, want %v, %q", name, ready, user.lines, c.ready, c.want)
 			}
 			synctest.Wait()
@@ -70,7 +84,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		began := time.Now()
-		if (&Sidecar{}).awaitReady(ctx, func(string) {}) || time.Since(began) > 3*time.Second {
+		if awaitReady(ctx, starting().why, func(string) {}) || time.Since(began) > 3*time.Second {
 			t.Errorf("ready after %v", time.Since(began))
 		}
 	})
@@ -79,28 +93,28 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 func TestACommandThatSendsNothingIsNoticed(t *testing.T) {
 	for name, c := range map[string]struct {
 		ready  bool
-		course func(g *guest)
+		course func(g *guest, r *readiness)
 		want   []string
 	}{
-		"all is well": {true, func(g *guest) { g.heard.Store(true) }, nil},
-		"the network comes later": {false, func(g *guest) {
+		"all is well": {true, func(g *guest, r *readiness) { g.heard.Store(true) }, nil},
+		"the network comes later": {false, func(g *guest, r *readiness) {
 			g.heard.Store(true)
 			time.Sleep(7500 * time.Millisecond)
-			g.p.ready.set(nil)
+			r.set(nil)
 		}, []string{"8 the network is ready"}},
-		"nothing is sent": {true, func(g *guest) {}, []string{"60 the command has announced no torrent"}},
-		"something late":  {true, func(g *guest) { time.Sleep(59 * time.Second); g.heard.Store(true) }, nil},
+		"nothing is sent": {true, func(g *guest, r *readiness) {}, []string{"60 the command has announced no torrent"}},
+		"something late":  {true, func(g *guest, r *readiness) { time.Sleep(59 * time.Second); g.heard.Store(true) }, nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			p := new(Sidecar)
+			r := starting()
 			if c.ready {
-				p.ready.set(nil)
+				r.set(nil)
 			}
-			g := newGuest(p)
+			g := newGuest(nil, r.why)
 			user := told{began: time.Now()}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			go c.course(g)
+			go c.course(g, r)
 			g.attend(ctx, c.ready, user.say, netns.Config{})
 			same := slices.EqualFunc(user.lines, c.want, strings.HasPrefix)
 			if !same {

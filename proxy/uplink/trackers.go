@@ -1,4 +1,4 @@
-package proxy
+package uplink
 
 import (
 	"context"
@@ -127,80 +127,83 @@ func (t *trackers) due(id onion.ID, test bool) bool {
 	return true
 }
 
-// tally is how many trackers there are, about how many of them something is
+// Tally is how many trackers there are, about how many of them something is
 // known, and how many answer.
-type tally struct{ all, asked, answer int }
+type Tally struct{ All, Asked, Answer int }
 
 // count tallies ids, the zero id for a tracker whose list of relays nobody has.
-func (t *trackers) count(ids []onion.ID) (n tally) {
+func (t *trackers) count(ids []onion.ID) (n Tally) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n.all = len(ids)
+	n.All = len(ids)
 	for _, id := range ids {
 		h := t.of(id)
 		if !h.at.IsZero() || id == (onion.ID{}) {
-			n.asked++
+			n.Asked++
 		}
 		if !h.at.IsZero() && h.err == nil {
-			n.answer++
+			n.Answer++
 		}
 	}
 	return n
 }
 
 // fault returns a fault when no tracker answers, so that nothing can be announced.
-func (n tally) fault() *fault.Fault {
-	if n.answer > 0 || n.asked < n.all {
+func (n Tally) fault() *fault.Fault {
+	if n.Answer > 0 || n.Asked < n.All {
 		return nil
 	}
-	text := fmt.Sprintf("none of the %d trackers answers", n.all)
-	if n.all == 1 {
+	text := fmt.Sprintf("none of the %d trackers answers", n.All)
+	if n.All == 1 {
 		text = "the tracker does not answer"
 	}
 	return fault.New(fault.NoTracker, text, "Transfers go on, but nothing can be announced. Trackers are down or can't be reached: tell whoever runs the network. Shoal keeps asking.", nil)
 }
 
-// tally tallies the network's trackers. Before there are lists of relays nothing
+// Tally tallies the network's trackers. Before there are lists of relays nothing
 // is known of them.
-func (p *Sidecar) tally() tally {
-	all := p.cfg.Network.Trackers
-	if p.keeper.Ready() != nil {
-		return tally{all: len(all)}
+func (u *Uplink) Tally() Tally {
+	all := u.cfg.Network.Trackers
+	if u.Keeper.Ready() != nil {
+		return Tally{All: len(all)}
 	}
 	var ids []onion.ID
 	for _, t := range all {
-		info, _ := p.keeper.Tracker(t.Key)
+		info, _ := u.Keeper.Tracker(t.Key)
 		ids = append(ids, info.ID)
 	}
-	return p.trackers.count(ids)
+	return u.trackers.count(ids)
 }
 
-// hops returns the trackers as last hops.
-func (p *Sidecar) hops() (out []path.Relay) {
-	for _, t := range p.keeper.Trackers() {
+// Heard takes how a request to the tracker id ended.
+func (u *Uplink) Heard(id onion.ID, err error) { u.trackers.note(id, err) }
+
+// Trackers returns the trackers as last hops.
+func (u *Uplink) Trackers() (out []path.Relay) {
+	for _, t := range u.Keeper.Trackers() {
 		out = append(out, t.Hop())
 	}
 	return out
 }
 
 // circuitLost is told of circuits that others have ended.
-func (p *Sidecar) circuitLost(w circuit.Want) {
+func (u *Uplink) circuitLost(w circuit.Want) {
 	if w.Use == circuit.ForTracker {
-		p.trackers.lost(w.Last.ID)
+		u.trackers.lost(w.Last.ID)
 	}
 }
 
 // askTrackers finds out whether trackers answer that nothing has been heard of.
-func (p *Sidecar) askTrackers(ctx context.Context) {
+func (u *Uplink) askTrackers(ctx context.Context) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	tick := time.NewTicker(askLook)
 	defer tick.Stop()
 	for {
-		if why := p.ready.why(); why == nil || why.Cause == fault.NoTracker {
-			for _, t := range p.keeper.Trackers() {
-				if p.trackers.due(t.ID, p.cfg.Network.Test) {
-					asking.Go(func() { p.trackers.note(t.ID, p.ask(ctx, t)) })
+		if why := u.Why(); why == nil || why.Cause == fault.NoTracker {
+			for _, t := range u.Keeper.Trackers() {
+				if u.trackers.due(t.ID, u.cfg.Network.Test) {
+					asking.Go(func() { u.trackers.note(t.ID, u.ask(ctx, t)) })
 				}
 			}
 		}
@@ -213,14 +216,14 @@ func (p *Sidecar) askTrackers(ctx context.Context) {
 }
 
 // ask asks a tracker for lists of relays newer than any, which it does not have.
-func (p *Sidecar) ask(ctx context.Context, t directory.TrackerInfo) error {
+func (u *Uplink) ask(ctx context.Context, t directory.TrackerInfo) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	body := directory.AppendHave(nil, []directory.Have{{Tracker: t.Key, Number: math.MaxUint64}})
-	c, _, err := p.circuits.Request(ctx, circuit.Want{Use: circuit.ForTracker, Last: t.Hop()}, cell.RequestViews, body, 0)
+	c, _, err := u.Circuits.Request(ctx, circuit.Want{Use: circuit.ForTracker, Last: t.Hop()}, cell.RequestViews, body, 0)
 	if c != nil {
 		c.Close()
 	}
-	p.cfg.Log.Debug("asked a tracker whether it is there", "err", err)
+	u.cfg.Log.Debug("asked a tracker whether it is there", "err", err)
 	return err
 }

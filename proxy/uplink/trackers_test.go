@@ -1,4 +1,4 @@
-package proxy
+package uplink
 
 import (
 	"context"
@@ -19,7 +19,7 @@ var three = []onion.ID{{1}, {2}, {3}}
 
 func TestTrackersAreCountedByWhatCircuitsToThemShow(t *testing.T) {
 	var tr trackers
-	if n := tr.count(three); n != (tally{3, 0, 0}) || n.fault() != nil {
+	if n := tr.count(three); n != (Tally{3, 0, 0}) || n.fault() != nil {
 		t.Errorf("before anything is known: %+v, %v", n, n.fault())
 	}
 	dead := fault.New(fault.LastHop, "dead", "", nil)
@@ -31,22 +31,22 @@ func TestTrackersAreCountedByWhatCircuitsToThemShow(t *testing.T) {
 		tr.note(three[2], here)
 		tr.note(three[0], here)
 	}
-	if n := tr.count(three); n != (tally{3, 2, 1}) || n.fault() != nil {
+	if n := tr.count(three); n != (Tally{3, 2, 1}) || n.fault() != nil {
 		t.Errorf("one of two: %+v, %v", n, n.fault())
 	}
 	tr.note(three[2], &circuit.RefusedError{Reason: cell.BadRequest}) // so it is there
-	if n := tr.count(three); n != (tally{3, 3, 2}) {
+	if n := tr.count(three); n != (Tally{3, 3, 2}) {
 		t.Errorf("one that refuses a request answers: %+v", n)
 	}
 	tr.note(three[0], dead)
 	tr.note(three[2], fault.New(fault.Hop, "refused", "", &circuit.RefusedError{Reason: cell.Busy}))
-	if n := tr.count(three); n != (tally{3, 3, 0}) || n.fault().Text() != "None of the 3 trackers answers." {
+	if n := tr.count(three); n != (Tally{3, 3, 0}) || n.fault().Text() != "None of the 3 trackers answers." {
 		t.Errorf("none: %+v, %v", n, n.fault())
 	}
 	if n := tr.count([]onion.ID{three[1]}); n.fault().Text() != "The tracker does not answer." {
 		t.Errorf("one: %v", n.fault())
 	}
-	if n := tr.count([]onion.ID{{9}, {}}); n != (tally{2, 1, 0}) || n.fault() != nil {
+	if n := tr.count([]onion.ID{{9}, {}}); n != (Tally{2, 1, 0}) || n.fault() != nil {
 		t.Errorf("one is not asked, of one nobody has a list: %+v", n)
 	}
 }
