@@ -52,6 +52,11 @@ func Replace(path string, mode fs.FileMode, write func(io.Writer) error) (err er
 	if err == nil {
 		err = calls.rename(next, path)
 	}
+	if info, statErr := os.Lstat(path); err != nil && statErr == nil && info.IsDir() {
+		if _, err = setAside(path, false); err == nil { // no file can take the place of a folder
+			err = calls.rename(next, path)
+		}
+	}
 	if err != nil {
 		calls.remove(next) // it may hold a secret, and takes room on a full disk
 		return err

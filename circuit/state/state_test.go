@@ -151,6 +151,19 @@ func TestAFolderInPlaceOfAFile(t *testing.T) {
 	}
 }
 
+func TestAFileTakesTheNameOfAFolder(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fruit")
+	if err := os.MkdirAll(filepath.Join(path, "inside"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := ReplaceBytes(path, 0o600, apples); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(path+".damaged-1", "inside")); err != nil {
+		t.Errorf("what was in the folder is gone: %v", err)
+	}
+}
+
 func TestFewDamagedCopiesAreKept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fruit")
 	for range 3 * maxAside {
