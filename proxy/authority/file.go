@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/pem"
@@ -107,8 +108,12 @@ func (a *Authority) save(key *ecdsa.PrivateKey, cert *x509.Certificate) error {
 	return a.export(cert)
 }
 
-// export writes the file at Path.
+// export writes the file at Path, unless it is there: a full disk is no reason
+// not to start.
 func (a *Authority) export(cert *x509.Certificate) error {
+	if b, err := state.Read(a.Path(), secretKind.Limit); err == nil && bytes.Equal(b, encode(cert)) {
+		return nil
+	}
 	if err := state.ReplaceBytes(a.Path(), 0o644, encode(cert)); err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
