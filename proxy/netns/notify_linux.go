@@ -6,9 +6,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// managerPatience is how long a manager may take to read what it was told before.
+const managerPatience = time.Second
 
 // notifySocket returns a socket at which the command finds its service manager:
 // at the same path, or under the same abstract name, as outside. It returns nil
@@ -39,17 +43,41 @@ func (o *overlay) notifySocket() (*net.UnixConn, error) {
 	return conn, nil
 }
 
-// hearNotify passes what the command tells the service manager on to Run, as
-// long as the process lives. Descriptors that come with it are not received.
-func (s *supervisor) hearNotify(conn *net.UnixConn) {
+// hearNotify passes what the command tells the service manager on to Run until
+// the socket's deadline. Descriptors that come with it are not received.
+func (s *supervisor) hearNotify() {
 	b := make([]byte, maxNotification)
 	for {
-		n, err := conn.Read(b)
+		n, err := s.notify.Read(b)
 		if err != nil {
 			return
 		}
 		_ = s.ctl.send(message{Kind: kindNotify, Text: string(b[:n])})
 	}
+}
+
+// drainNotify passes on what the command has said and hearNotify has not read:
+// the last word of a command that is over.
+func (s *supervisor) drainNotify() {
+	if s.notify == nil {
+		return
+	}
+	_ = s.notify.SetReadDeadline(time.Now())
+	s.hearing.Wait()
+	_ = s.notify.SetReadDeadline(time.Time{})
+	raw, err := s.notify.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		for b := make([]byte, maxNotification); ; {
+			n, err := unix.Read(int(fd), b)
+			if err != nil {
+				return true // nothing is left
+			}
+			_ = s.ctl.send(message{Kind: kindNotify, Text: string(b[:n])})
+		}
+	})
 }
 
 // notifyManager tells the service manager, as this process, what the command
@@ -65,6 +93,7 @@ func notifyManager(env []string, notification string) {
 		if err != nil {
 			return
 		}
+		_ = conn.SetWriteDeadline(time.Now().Add(managerPatience))
 		_, _ = conn.Write([]byte(text))
 		conn.Close()
 		return

@@ -237,10 +237,16 @@ func init() {
 		os.Setenv(notifyVariable, args[0])
 		run := func() error {
 			code, err := runScript("", func(cfg *Config) {
-				cfg.Command = []string{os.Args[0], "STATUS=a line\nREADY=1\nMAINPID=1\n", "FDSTORE=1", "WATCHDOG=1", "STOPPING=1"}
+				cfg.Command = []string{os.Args[0], "STATUS=a line\nREADY=1\nMAINPID=1\n", "FDSTORE=1", "WATCHDOG=1"}
+				for range 20 {
+					cfg.Command = append(cfg.Command, "STATUS=the last words")
+				}
+				cfg.Command = append(cfg.Command, "STOPPING=1")
 				cfg.Env = append(cfg.Env, roleEnv+"=tell")
 			})
-			fmt.Println(code)
+			if code != 0 {
+				fmt.Println("exit code", code)
+			}
 			return err
 		}
 		if strings.Contains(args[0], "nobody") {
@@ -250,19 +256,23 @@ func init() {
 		if err != nil {
 			return err
 		}
-		if err := run(); err != nil {
+		heard := make(chan error, 1)
+		go func() { heard <- printNotifications(conn) }()
+		return errors.Join(run(), <-heard)
+	}
+}
+
+// printNotifications prints what a service manager hears, up to the last word.
+func printNotifications(conn *net.UnixConn) error {
+	conn.SetReadDeadline(time.Now().Add(patience))
+	for b := make([]byte, 4096); ; {
+		n, oob, _, _, err := conn.ReadMsgUnix(b, make([]byte, 256))
+		if err != nil {
 			return err
 		}
-		conn.SetReadDeadline(time.Now().Add(patience))
-		for b := make([]byte, 4096); ; {
-			n, oob, _, _, err := conn.ReadMsgUnix(b, make([]byte, 256))
-			if err != nil {
-				return err
-			}
-			fmt.Printf("%q with %d bytes more\n", b[:n], oob)
-			if string(b[:n]) == "STOPPING=1" {
-				return nil
-			}
+		fmt.Printf("%q with %d bytes more\n", b[:n], oob)
+		if string(b[:n]) == "STOPPING=1" {
+			return nil
 		}
 	}
 }
@@ -270,14 +280,15 @@ func init() {
 func TestTheServiceManagerHearsWhatItMay(t *testing.T) {
 	for _, name := range []string{"/run/notify", "/run/user/7/systemd/notify", fmt.Sprintf("@shoal-test-%d", os.Getpid())} {
 		got := outer(t, "manager", 0, name)
-		want := "0\n\"STATUS=a line\\nREADY=1\" with 0 bytes more\n\"STOPPING=1\" with 0 bytes more"
+		want := "\"STATUS=a line\\nREADY=1\" with 0 bytes more\n" +
+			strings.Repeat("\"STATUS=the last words\" with 0 bytes more\n", 20) + "\"STOPPING=1\" with 0 bytes more"
 		if got != want {
 			t.Errorf("%s: the manager hears\n%s\nwant\n%s", name, got, want)
 		}
 	}
 	for name, want := range map[string]string{
-		"/run/nobody": "said: the service manager does not hear when the command is ready: /run/nobody: no such file or directory\nthere is no manager\n0",
-		"nobody":      "said: the service manager does not hear when the command is ready: nobody is neither a path nor an abstract name\nthere is no manager\n0",
+		"/run/nobody": "said: the service manager does not hear when the command is ready: /run/nobody: no such file or directory\nthere is no manager",
+		"nobody":      "said: the service manager does not hear when the command is ready: nobody is neither a path nor an abstract name\nthere is no manager",
 	} {
 		if got := outer(t, "manager", 0, name); got != want {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, want)

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,9 +36,10 @@ const (
 // supervisor starts the command and ends when no process of its is left.
 type supervisor struct {
 	ctl     *control
-	command []string      // path, then arguments
-	own     *overlay      // the command's own files
-	notify  *net.UnixConn // from the command to its service manager; nil for none
+	command []string       // path, then arguments
+	own     *overlay       // the command's own files
+	notify  *net.UnixConn  // from the command to its service manager; nil for none
+	hearing sync.WaitGroup // hearNotify
 
 	main    int // the command's process
 	started time.Time
@@ -74,7 +76,7 @@ func (s *supervisor) run() {
 		return
 	}
 	if s.notify != nil {
-		go s.hearNotify(s.notify)
+		s.hearing.Go(s.hearNotify)
 	}
 	go s.watch(m.Ports)
 	exits := make(chan exited)
@@ -94,6 +96,7 @@ func (s *supervisor) run() {
 			}
 		case e := <-exits:
 			if e.none {
+				s.drainNotify()
 				_ = s.ctl.send(message{Kind: kindExit, Code: s.code})
 				return
 			}
