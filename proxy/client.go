@@ -164,66 +164,6 @@ func (p *Sidecar) standIns(c swarm.Client, h swarm.Hash, found []swarm.Key) (out
 	return out
 }
 
-// join returns the membership in h of a client that asks for it.
-func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
-	s, err := c.enter(h)
-	if err != nil {
-		return nil, err
-	}
-	c.p.memory.Join(c.name, h, nil)
-	c.confirmed(h)
-	return s, nil
-}
-
-// enter returns the client's membership in h and takes its streams.
-func (c *client) enter(h swarm.Hash) (swarm.Swarm, error) {
-	p := c.p
-	s, err := p.swarms.Join(c.name, h)
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	ctx := p.ctx
-	p.mu.Unlock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.runs[h] != s && ctx.Err() == nil {
-		c.runs[h] = s
-		p.wg.Go(func() {
-			c.awaitReturn(ctx)
-			p.desk.Run(ctx, c.name, s)
-			c.over(h, s, ctx.Err() != nil)
-		})
-	}
-	return s, nil
-}
-
-// over forgets what goes with membership s in h. One that the sidecar's own end
-// is the end of stays remembered.
-func (c *client) over(h swarm.Hash, s swarm.Swarm, atExit bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.runs[h] != s { // there is another already
-		return
-	}
-	delete(c.runs, h)
-	delete(c.rejoined, h)
-	if !atExit {
-		delete(c.listens, h)
-		c.p.memory.Leave(c.name, h)
-	}
-}
-
-// member returns the membership that c has in h already.
-func (c *client) member(h swarm.Hash) (swarm.Swarm, bool) {
-	for _, s := range c.p.swarms.Members(c.name) {
-		if s.Hash() == h {
-			return s, true
-		}
-	}
-	return nil, false
-}
-
 // clientInterval is what a client is told at most. Its announces cost the
 // network little, and are how a sidecar that was started again learns what its
 // client shares: no file says so. Libtorrent takes no less.
@@ -277,24 +217,6 @@ func (c *client) Announce(ctx context.Context, r announce.Request) (announce.Res
 	return out, nil
 }
 
-// announce announces c in h, which it joins; joined, which may be nil, is called
-// when it has.
-func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce, joined func()) (swarm.Answer, error) {
-	for again := false; ; again = true {
-		s, err := c.join(h)
-		if err != nil {
-			return swarm.Answer{}, err
-		}
-		if joined != nil {
-			joined()
-		}
-		out, err := s.Announce(ctx, a)
-		if !errors.Is(err, swarm.ErrLeft) || again {
-			return out, err
-		}
-	}
-}
-
 // lacks reports whether the client wants peers because it lacks something. Only
 // then is it told that there are none: what a client shows of a tracker's
 // words looks like an error (Transmission marks the torrent with them).
@@ -331,21 +253,6 @@ func (c *client) heard() {
 	if c.guest != nil {
 		c.guest.heard.Store(true)
 	}
-}
-
-// says notes what an announce says of the client itself.
-func (c *client) says(r announce.Request) {
-	c.mu.Lock()
-	if r.Port != 0 {
-		c.listens[r.Hash] = r.Port
-	} else {
-		delete(c.listens, r.Hash)
-	}
-	c.mu.Unlock()
-	c.p.memory.Join(c.name, r.Hash, func(s *memory.Swarm) {
-		s.Port = r.Port
-		s.Say(r.Left)
-	})
 }
 
 // Scrape implements announce.Handler.

@@ -45,6 +45,11 @@ func (p *Sidecar) openMemory() (back, gone []memory.Client, err error) {
 		return nil, earlier.Clients, nil
 	}
 	back, gone = present(earlier.Clients)
+	for _, c := range back { // announces that failed meanwhile are tried again ever later
+		for i, s := range c.Swarms {
+			c.Swarms[i].Again = max(s.Again, earlier.Away)
+		}
+	}
 	return back, gone, nil
 }
 
