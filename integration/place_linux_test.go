@@ -231,6 +231,23 @@ func TestAMachineBehindNATSaysSo(t *testing.T) {
 	}
 }
 
+// TestARelayThatMovesTellsItsTrackers where it is now, and is reached there.
+func TestARelayThatMovesTellsItsTrackers(t *testing.T) {
+	n := newHosts(t)
+	tracker := newMachine(t, n, "tracker", "5.1.0.1")
+	tracker.starts(t, shoalTracker())
+	link, _ := parsed(t, tracker.prints(t, anyLink))
+	relay := newMachine(t, n, "relay", "5.2.0.1")
+	relay.starts(t, shoal(), "relay", "--tracker", link)
+	relay.prints(t, `address=5\.2\.0\.1:9001(?s:.*)this relay is reachable from outside`)
+	if err := relay.Move(netip.MustParseAddr("5.3.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	relay.prints(t, `others reach this relay at this address" address=5\.3\.0\.1:9001 because="seen by 1 of 1 trackers"`)
+	t.Logf("after %v", time.Since(began).Round(time.Second))
+}
+
 // forward listens on m and passes what comes on to another machine, from m's
 // address, until the test ends.
 func forward(t *testing.T, m *machine, from, to string) {

@@ -37,8 +37,8 @@ func (r *Relay) describe() error {
 }
 
 const (
-	lookEvery    = time.Minute // between looks for another address, and whether an onion key has had its day
-	describeTime = time.Hour   // how old the descriptor's time may become
+	lookEvery    = 15 * time.Second // between looks for another address, and whether an onion key has had its day
+	describeTime = time.Hour        // how old the descriptor's time may become
 )
 
 // keepDescriptor rotates the onion keys, and keeps the descriptor of now.
