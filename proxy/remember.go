@@ -207,15 +207,28 @@ func (c *client) confirmed(h swarm.Hash) bool {
 // told of the peers that the trackers name as of those that its own announce
 // came too early for. A client that is gone is not published.
 func (r restored) join(ctx context.Context) {
-	for ctx.Err() == nil {
-		s, err := r.c.enter(swarm.Hash(r.swarm.Hash))
+	h := swarm.Hash(r.swarm.Hash)
+	for ctx.Err() == nil && !r.wasHeard() {
+		s, err := r.c.enter(h)
 		if err == nil && time.Now().Before(r.until) {
 			_, err = s.Announce(ctx, swarm.Announce{Left: r.swarm.Left.Announce()})
+		}
+		if s != nil && r.wasHeard() && !r.c.p.memory.Has(r.c.name, h) {
+			s.Leave() // the client has stopped the torrent meanwhile
 		}
 		if err == nil {
 			return
 		}
 		pause(ctx, time.Second)
+	}
+}
+
+func (r restored) wasHeard() bool {
+	select {
+	case <-r.heard:
+		return true
+	default:
+		return false
 	}
 }
 

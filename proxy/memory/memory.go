@@ -286,6 +286,18 @@ func (m *Memory) Leave(name swarm.Client, h swarm.Hash) {
 	}
 }
 
+// Has reports whether a client is remembered to be in a swarm.
+func (m *Memory) Has(name swarm.Client, h swarm.Hash) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.clients[name]
+	if c == nil {
+		return false
+	}
+	_, in := c.swarms[h]
+	return in
+}
+
 func (m *Memory) wake() {
 	select {
 	case m.changed <- struct{}{}:

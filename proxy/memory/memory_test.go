@@ -53,6 +53,9 @@ func TestWhatIsRememberedComesBack(t *testing.T) {
 	m.Leave(odd, hash(2))
 	m.Leave(odd, hash(4))
 	m.Leave("nobody", hash(1))
+	if !m.Has(odd, hash(1)) || m.Has(odd, hash(2)) || m.Has("nobody", hash(1)) {
+		t.Error("a client is in another swarm than it said")
+	}
 	if err := m.save(now); err != nil {
 		t.Fatal(err)
 	}
