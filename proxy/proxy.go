@@ -22,9 +22,8 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/state"
 	"github.com/shoal-p2p/shoal/circuit/window"
 	"github.com/shoal-p2p/shoal/proxy/authority"
-	"github.com/shoal-p2p/shoal/proxy/inbound"
-	"github.com/shoal-p2p/shoal/proxy/memory"
-	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/confined"
+	"github.com/shoal-p2p/shoal/proxy/front"
 	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
@@ -81,26 +80,15 @@ type Sidecar struct {
 	cfg      Config
 	up       *uplink.Uplink
 	swarms   *swarm.Net
-	table    *peers.Table
-	desk     *inbound.Desk
+	front    *front.Front
+	confined *confined.Door // of a Command
 	socks    *socks.Server
 	tls      *authority.Authority
 	counters status.Counters
 	secret   [32]byte
-	memory   *memory.Memory
-
-	back, gone []memory.Client // of an earlier run: to be taken back, and out
 
 	socksLn, statusLn net.Listener
 	locked            *os.File
-
-	journal *journal
-
-	mu      sync.Mutex
-	ctx     context.Context // guarded by mu: Run's
-	wg      sync.WaitGroup
-	clients map[swarm.Client]*client // guarded by mu
-	guest   *guest                   // guarded by mu: the command of a Command
 }
 
 // New opens the state folder and listens; nothing is dialled before Run.
@@ -123,8 +111,7 @@ func New(cfg Config) (*Sidecar, error) {
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
 		return nil, fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)
 	}
-	p := &Sidecar{cfg: cfg, clients: make(map[swarm.Client]*client), journal: &journal{log: cfg.Log}}
-	p.counters.Told = p.journal.refused
+	p := &Sidecar{cfg: cfg}
 	var err error
 	if p.locked, err = state.Lock(cfg.State); err != nil {
 		return nil, err
@@ -146,7 +133,6 @@ func New(cfg Config) (*Sidecar, error) {
 	}); err != nil {
 		return nil, err
 	}
-	p.table = peers.New(p.secret)
 	if cfg.NoSOCKS { // a client of one session, that is handed the certificate
 		p.tls, err = authority.New()
 	} else {
@@ -155,7 +141,8 @@ func New(cfg Config) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.back, p.gone, err = p.openMemory(); err != nil {
+	memory, back, gone, err := openMemory(cfg)
+	if err != nil {
 		return nil, err
 	}
 	pace := swarm.DefaultPace
@@ -166,14 +153,14 @@ func New(cfg Config) (*Sidecar, error) {
 		State: p.path("clients"), Circuits: p.up.Circuits, Chooser: p.up.Chooser, Relays: p.up.Keeper.Relays, Relay: p.up.Keeper.Relay,
 		Trackers: p.up.Trackers, Heard: p.up.Heard, Budget: window.NewBudget(streamMemory), Now: p.up.Now, Pace: pace,
 	})
-	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Earlier: known(p.back), Learned: p.learned}, handler{p})
-	p.desk = inbound.New(inbound.Config{
-		StandIn: p.standIn, StandIns: p.standIns,
-		Roads: []inbound.Road{p.road, inbound.TCP(p.listens)},
-		Bell:  p.bell,
-		Last:  inbound.UTP(p.association),
-		Count: p.counters.Add,
+	p.front = front.New(front.Config{
+		Secret: p.secret, Strict: cfg.Strict, Swarms: p.swarms, TLS: p.tls, Counters: &p.counters, NotReady: p.up.Why, Log: cfg.Log,
+		Door: p.door, Await: func(ctx context.Context, c swarm.Client) { p.socks.Await(ctx, c) },
+		Memory: memory, Back: back, Gone: gone,
 	})
+	learned := func(k socks.Known) { memory.Heard(k.Client, k.UDP, k.Owner) }
+	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Earlier: known(back), Learned: learned}, handler{p.front})
+	p.confined = confined.New(p.front, p.up.Why)
 	if !cfg.NoSOCKS {
 		if p.socksLn, err = socks.Listen(cfg.SOCKS, cfg.Password); err != nil {
 			return nil, err
@@ -222,16 +209,12 @@ func (p *Sidecar) StatusURL() string { return "http://" + p.statusLn.Addr().Stri
 func (p *Sidecar) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p.mu.Lock()
-	p.ctx = ctx
-	p.mu.Unlock()
 
 	// What carries traffic outlives what makes it, so that records can be withdrawn.
 	below, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var lower, upper sync.WaitGroup
 	lower.Go(func() { p.up.Carry(below) })
 
-	earlier := p.earlier()
 	defer p.locked.Close()
 	errs := make(chan error, 4)
 	run := func(f func() error) {
@@ -243,18 +226,14 @@ func (p *Sidecar) Run(ctx context.Context) error {
 		})
 	}
 	run(func() error { p.up.Watch(ctx); return nil })
-	run(func() error { p.journal.often.Run(ctx); return nil })
 	run(func() error { p.swarms.Run(ctx); return nil })
-	run(func() error { p.table.Run(ctx); return nil })
-	run(func() error { p.memory.Run(ctx); return nil })
-	run(func() error { p.restore(ctx, earlier); return nil })
+	run(func() error { p.front.Run(ctx); return nil })
 	run(func() error { return status.NewServer(source{p}, &p.counters).Run(ctx, p.statusLn) })
 	if p.socksLn != nil {
 		run(func() error { return p.socks.Serve(ctx, p.socksLn) })
 	}
 	upper.Wait()
-	p.closeClients()
-	p.wg.Wait()
+	p.front.Close()
 	stop()
 	lower.Wait()
 	select {
@@ -270,13 +249,11 @@ type source struct{ *Sidecar }
 
 // Status implements status.Source.
 func (p source) Status() status.Status {
-	p.mu.Lock()
 	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
 	s.Warnings = p.counters.Advice(time.Now())
-	if g := p.guest; g != nil && g.silent.Load() && !g.heard.Load() {
+	if p.confined.Silent() {
 		s.Warnings = append(s.Warnings, "The client has announced no torrent and dialled no peer. If it has torrents that run, it may be set to use a network interface or address that does not exist under shoal run.")
 	}
-	p.mu.Unlock()
 	if why := p.up.Why(); why != nil {
 		s.Ready, s.Why, s.Cause, s.Advice = false, why.Text(), string(why.Cause), why.Advice
 	} else if t := p.cfg.Network.Trusts(); t != "" {

@@ -12,9 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoal-p2p/shoal/proxy/announce"
-	"github.com/shoal-p2p/shoal/proxy/dht"
-	"github.com/shoal-p2p/shoal/proxy/peers"
+	"github.com/shoal-p2p/shoal/proxy/front"
 	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
@@ -22,7 +20,6 @@ import (
 )
 
 const (
-	maxJobs   = 256     // packets of an association being answered at once
 	udpBuffer = 4 << 20 // asked of the kernel, in both directions
 
 	// reopening is how long an association that a client has closed may take to
@@ -41,11 +38,9 @@ type Association struct {
 	beacon netip.AddrPort
 	remote netip.Addr // where the client's packets come from
 
-	ctx  context.Context
-	udp  *net.UDPConn
-	utp  *utp.Socket
-	wg   sync.WaitGroup
-	jobs chan struct{}
+	ctx context.Context
+	udp *net.UDPConn
+	utp *utp.Socket
 
 	buf [64 << 10]byte // owned by Next
 
@@ -79,7 +74,6 @@ func (s *Server) associate(ctx context.Context, conn swarm.Conn, user string, po
 	s.remove(a)
 	cancel()
 	a.utp.Close()
-	a.wg.Wait()
 }
 
 // newAssociation opens the relay, and makes it one of the server's.
@@ -104,7 +98,6 @@ func (s *Server) newAssociation(ctx context.Context, conn swarm.Conn, user strin
 		remote:   remote.Addr().Unmap(),
 		ctx:      ctx,
 		udp:      udp,
-		jobs:     make(chan struct{}, maxJobs),
 		heard:    make(chan struct{}),
 		admitted: make(chan struct{}),
 	}
@@ -274,21 +267,10 @@ func (a *Association) receive(src netip.AddrPort, b []byte) (to netip.AddrPort, 
 		count(status.Datagram)
 		return to, nil, false
 	}
-	standIn := h.name == "" && peers.Is(h.addr)
-	switch {
-	case standIn && utp.Is(body):
+	if front.SortPacket(h.addr, body) == front.UTP {
 		return h.addrPort(), body, true
-	case h.name == "" && dht.IsPacket(body):
-		a.server.handler.DHT(Origin{Client: a.client, Assoc: a}, h.addrPort(), body)
-	case !standIn && announce.IsUDP(body):
-		a.job(body, func(from Origin, b []byte) {
-			if out := a.server.handler.Tracker(a.ctx, from, h.addr, b); len(out) > 0 {
-				a.send(h, out)
-			}
-		})
-	default:
-		count(status.Datagram)
 	}
+	a.server.handler.Packet(Origin{Client: a.client, Assoc: a}, h.addrPort(), body, func(answer []byte) { a.send(h, answer) })
 	return to, nil, false
 }
 
@@ -316,19 +298,4 @@ func (a *Association) guess(to netip.AddrPort) {
 		a.addr = to
 		close(a.heard)
 	}
-}
-
-// job answers a packet outside of ReadFrom.
-func (a *Association) job(body []byte, answer func(Origin, []byte)) {
-	select {
-	case a.jobs <- struct{}{}:
-	default:
-		a.server.config.Count(status.Full)
-		return
-	}
-	body = append([]byte(nil), body...)
-	a.wg.Go(func() {
-		defer func() { <-a.jobs }()
-		answer(Origin{Client: a.client, Assoc: a}, body)
-	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/anacrolix/utp"
 
+	"github.com/shoal-p2p/shoal/proxy/front"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
 )
@@ -89,10 +90,18 @@ func (s *sidecar) Peer(ctx context.Context, from Origin, a netip.AddrPort) (Sess
 	return s.peer(ctx, from, a)
 }
 
-func (s *sidecar) Tracker(_ context.Context, from Origin, to netip.Addr, b []byte) []byte {
-	return s.tracker(from, to, b)
+func (s *sidecar) Packet(from Origin, to netip.AddrPort, b []byte, answer func([]byte)) {
+	switch front.SortPacket(to.Addr(), b) {
+	case front.Tracker:
+		if out := s.tracker(from, to.Addr(), b); len(out) > 0 {
+			answer(out)
+		}
+	case front.DHT:
+		s.dht <- to
+	default:
+		s.Server.config.Count(status.Datagram)
+	}
 }
-func (s *sidecar) DHT(from Origin, node netip.AddrPort, _ []byte) { s.dht <- node }
 
 // counted waits until n of r were counted.
 func (s *sidecar) counted(t *testing.T, r status.Reason, n int) {

@@ -77,13 +77,11 @@ type Handler interface {
 	// unreachable; the text is told nobody.
 	Peer(ctx context.Context, from Origin, a netip.AddrPort) (Session, error)
 
-	// Tracker returns the answer to a packet for a UDP tracker (BEP 15) at to,
-	// the zero Addr where the client gave a name. It is empty for none.
-	Tracker(ctx context.Context, from Origin, to netip.Addr, packet []byte) []byte
-
-	// DHT takes a packet for a DHT node (BEP 5), and answers by from.Assoc. It
-	// must not block, nor keep packet.
-	DHT(from Origin, node netip.AddrPort, packet []byte)
+	// Packet takes a packet that is not for µTP, which the association has for
+	// itself, from a client with an association. to is where it goes, with the zero
+	// Addr where the client gave a name. answer sends the client an answer as from
+	// there. It must not block, nor keep packet.
+	Packet(from Origin, to netip.AddrPort, packet []byte, answer func([]byte))
 }
 
 // Session is a peer that was reached, waiting for the client's connection, by

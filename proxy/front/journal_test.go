@@ -1,4 +1,4 @@
-package proxy
+package front
 
 import (
 	"bytes"
@@ -44,7 +44,7 @@ func hears(t *testing.T, said []string, want ...string) {
 func TestAClientIsLoggedWithoutItsName(t *testing.T) {
 	j, said := logged()
 	j.client("user anna")
-	j.client(confined)
+	j.client(Confined)
 	for _, line := range said() {
 		if strings.Contains(line, "anna") {
 			t.Errorf("%s names a user", line)

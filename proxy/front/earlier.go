@@ -1,4 +1,4 @@
-package proxy
+package front
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/announce"
 	"github.com/shoal-p2p/shoal/proxy/peers"
 	"github.com/shoal-p2p/shoal/proxy/scrub"
-	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
+	"github.com/shoal-p2p/shoal/proxy/utp"
 )
 
 const (
@@ -29,38 +29,38 @@ const (
 // it is of. The client's handshake does, and with that this sidecar is back in
 // the swarm: there the peer gets the same stand-in as before.
 type earlier struct {
-	p  handler
-	c  *client
+	f  *Front
+	c  *Client
 	at netip.AddrPort
 }
 
 // earlier returns a session for a stand-in of an earlier run.
-func (p handler) earlier(c *client, a netip.AddrPort) (socks.Session, error) {
+func (c *Client) earlier(a netip.AddrPort) (utp.Session, error) {
 	if !peers.Valid(a.Addr()) {
 		return nil, swarm.ErrUnknownPeer
 	}
-	return earlier{p, c, a}, nil
+	return earlier{c.f, c, a}, nil
 }
 
-// Cancel implements socks.Session.
+// Cancel implements utp.Session.
 func (e earlier) Cancel() {}
 
-// Serve implements socks.Session.
+// Serve implements utp.Session.
 func (e earlier) Serve(ctx context.Context, conn swarm.Conn) {
 	leg, s := e.rejoin(ctx, conn)
 	if s == nil {
 		conn.Close()
 		return
 	}
-	peer, ok := e.p.table.Lookup(e.at.Addr())
+	peer, ok := e.f.table.Lookup(e.at.Addr())
 	if !ok || peer.Client != e.c.name || peer.Hash != s.Hash() { // the peer is gone; others may come
-		e.p.counters.Add(status.UnknownStandIn)
+		e.f.cfg.Counters.Add(status.UnknownStandIn)
 		conn.Close()
 		return
 	}
-	session, err := e.p.desk.Dial(ctx, e.c.name, s, peer.Key)
+	session, err := e.f.desk.Dial(ctx, e.c.name, s, peer.Key)
 	if err != nil {
-		e.p.refuse(ctx, err)
+		e.f.Refuse(ctx, err)
 		conn.Close()
 		return
 	}
@@ -75,30 +75,30 @@ func (e earlier) rejoin(ctx context.Context, conn swarm.Conn) (*scrub.Leg, swarm
 	leg, hash, err := scrub.Which(ctx, conn)
 	switch {
 	case errors.Is(err, scrub.ErrSilent):
-		e.p.counters.Add(status.Silent)
+		e.f.cfg.Counters.Add(status.Silent)
 		return nil, nil
 	case errors.Is(err, scrub.ErrNotBitTorrent):
-		e.p.counters.Add(status.NotBitTorrent)
+		e.f.cfg.Counters.Add(status.NotBitTorrent)
 		return nil, nil
 	case err != nil:
-		e.p.counters.Add(status.UnknownStandIn)
+		e.f.cfg.Counters.Add(status.UnknownStandIn)
 		return nil, nil
 	}
 	s, err := e.c.join(hash)
 	if err != nil {
-		e.p.refuse(ctx, err)
+		e.f.Refuse(ctx, err)
 		return nil, nil
 	}
 	if e.c.asks(hash, time.Now()) {
 		a, _ := s.Announce(ctx, swarm.Announce{Left: announce.Unknown, NumWant: -1})
-		e.p.table.Assign(e.c.name, hash, a.Peers)
+		e.f.table.Assign(e.c.name, hash, a.Peers)
 	}
 	return leg, s
 }
 
 // asks reports whether a connection to a stand-in of an earlier run is to ask
 // for the peers of h now.
-func (c *client) asks(h swarm.Hash, now time.Time) bool {
+func (c *Client) asks(h swarm.Hash, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if now.Sub(c.rejoined[h]) < earlierEvery {

@@ -1,4 +1,4 @@
-package proxy
+package front
 
 import (
 	"log/slog"
@@ -27,7 +27,7 @@ func (j *journal) failed(err error) {
 func (j *journal) client(name swarm.Client) {
 	by := "its connections, without a user name"
 	switch {
-	case name == confined:
+	case name == Confined:
 		by = "shoal run"
 	case strings.HasPrefix(string(name), "user "):
 		by = "a SOCKS user name"

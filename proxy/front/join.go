@@ -1,4 +1,4 @@
-package proxy
+package front
 
 import (
 	"context"
@@ -10,42 +10,42 @@ import (
 )
 
 // join returns the membership in h of a client that asks for it.
-func (c *client) join(h swarm.Hash) (swarm.Swarm, error) {
+func (c *Client) join(h swarm.Hash) (swarm.Swarm, error) {
 	s, err := c.enter(h)
 	if err != nil {
 		return nil, err
 	}
-	c.p.memory.Join(c.name, h, nil)
+	c.f.cfg.Memory.Join(c.name, h, nil)
 	c.confirmed(h)
 	return s, nil
 }
 
 // enter returns the client's membership in h and takes its streams.
-func (c *client) enter(h swarm.Hash) (swarm.Swarm, error) {
-	p := c.p
-	s, err := p.swarms.Join(c.name, h)
+func (c *Client) enter(h swarm.Hash) (swarm.Swarm, error) {
+	f := c.f
+	s, err := f.cfg.Swarms.Join(c.name, h)
 	if err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	ctx := p.ctx
-	p.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.runs[h] != s && ctx.Err() == nil {
+	if c.runs[h] == s {
+		return s, nil
+	}
+	started := f.begin(func(ctx context.Context) {
+		c.awaitReturn(ctx)
+		f.desk.Run(ctx, c.name, s)
+		c.over(h, s, ctx.Err() != nil)
+	})
+	if started {
 		c.runs[h] = s
-		p.wg.Go(func() {
-			c.awaitReturn(ctx)
-			p.desk.Run(ctx, c.name, s)
-			c.over(h, s, ctx.Err() != nil)
-		})
 	}
 	return s, nil
 }
 
 // over forgets what goes with membership s in h. One that the sidecar's own end
 // is the end of stays remembered.
-func (c *client) over(h swarm.Hash, s swarm.Swarm, atExit bool) {
+func (c *Client) over(h swarm.Hash, s swarm.Swarm, atExit bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.runs[h] != s { // there is another already
@@ -55,13 +55,13 @@ func (c *client) over(h swarm.Hash, s swarm.Swarm, atExit bool) {
 	delete(c.rejoined, h)
 	if !atExit {
 		delete(c.listens, h)
-		c.p.memory.Leave(c.name, h)
+		c.f.cfg.Memory.Leave(c.name, h)
 	}
 }
 
 // member returns the membership that c has in h already.
-func (c *client) member(h swarm.Hash) (swarm.Swarm, bool) {
-	for _, s := range c.p.swarms.Members(c.name) {
+func (c *Client) member(h swarm.Hash) (swarm.Swarm, bool) {
+	for _, s := range c.f.cfg.Swarms.Members(c.name) {
 		if s.Hash() == h {
 			return s, true
 		}
@@ -71,7 +71,7 @@ func (c *client) member(h swarm.Hash) (swarm.Swarm, bool) {
 
 // announce announces c in h, which it joins; joined, which may be nil, is called
 // when it has.
-func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce, joined func()) (swarm.Answer, error) {
+func (c *Client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce, joined func()) (swarm.Answer, error) {
 	for again := false; ; again = true {
 		s, err := c.join(h)
 		if err != nil {
@@ -88,7 +88,7 @@ func (c *client) announce(ctx context.Context, h swarm.Hash, a swarm.Announce, j
 }
 
 // says notes what an announce says of the client itself.
-func (c *client) says(r announce.Request) {
+func (c *Client) says(r announce.Request) {
 	c.mu.Lock()
 	if r.Port != 0 {
 		c.listens[r.Hash] = r.Port
@@ -96,7 +96,7 @@ func (c *client) says(r announce.Request) {
 		delete(c.listens, r.Hash)
 	}
 	c.mu.Unlock()
-	c.p.memory.Join(c.name, r.Hash, func(s *memory.Swarm) {
+	c.f.cfg.Memory.Join(c.name, r.Hash, func(s *memory.Swarm) {
 		s.Port = r.Port
 		s.Say(r.Left)
 	})

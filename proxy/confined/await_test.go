@@ -1,8 +1,7 @@
-package proxy
+package confined
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -70,7 +69,7 @@ func TestAWaitIsExplained(t *testing.T) {
 			r := starting()
 			user := told{began: time.Now()}
 			go c.course(r)
-			if ready := awaitReady(t.Context(), r.why, user.say); ready != c.ready || !slices.Equal(user.lines, c.want) {
+			if ready := New(nil, r.why).AwaitReady(t.Context(), user.say); ready != c.ready || !slices.Equal(user.lines, c.want) {
 				t.Errorf("%s: ready %v, %q, want %v, %q", name, ready, user.lines, c.ready, c.want)
 			}
 			synctest.Wait()
@@ -84,7 +83,7 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		began := time.Now()
-		if awaitReady(ctx, starting().why, func(string) {}) || time.Since(began) > 3*time.Second {
+		if New(nil, starting().why).AwaitReady(ctx, func(string) {}) || time.Since(began) > 3*time.Second {
 			t.Errorf("ready after %v", time.Since(began))
 		}
 	})
@@ -93,29 +92,29 @@ func TestAWaitEndsWithItsContext(t *testing.T) {
 func TestACommandThatSendsNothingIsNoticed(t *testing.T) {
 	for name, c := range map[string]struct {
 		ready  bool
-		course func(g *guest, r *readiness)
+		course func(d *Door, r *readiness)
 		want   []string
 	}{
-		"all is well": {true, func(g *guest, r *readiness) { g.heard.Store(true) }, nil},
-		"the network comes later": {false, func(g *guest, r *readiness) {
-			g.heard.Store(true)
+		"all is well": {true, func(d *Door, r *readiness) { d.heard.Store(true) }, nil},
+		"the network comes later": {false, func(d *Door, r *readiness) {
+			d.heard.Store(true)
 			time.Sleep(7500 * time.Millisecond)
 			r.set(nil)
 		}, []string{"8 the network is ready"}},
-		"nothing is sent": {true, func(g *guest, r *readiness) {}, []string{"60 the command has announced no torrent"}},
-		"something late":  {true, func(g *guest, r *readiness) { time.Sleep(59 * time.Second); g.heard.Store(true) }, nil},
+		"nothing is sent": {true, func(d *Door, r *readiness) {}, []string{"60 the command has announced no torrent"}},
+		"something late":  {true, func(d *Door, r *readiness) { time.Sleep(59 * time.Second); d.heard.Store(true) }, nil},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			r := starting()
 			if c.ready {
 				r.set(nil)
 			}
-			g := newGuest(nil, r.why)
+			d := New(nil, r.why)
 			user := told{began: time.Now()}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			go c.course(g, r)
-			g.attend(ctx, c.ready, user.say, netns.Config{})
+			go c.course(d, r)
+			d.Attend(ctx, c.ready, user.say, netns.Config{})
 			same := slices.EqualFunc(user.lines, c.want, strings.HasPrefix)
 			if !same {
 				t.Errorf("%s: %q, want %q", name, user.lines, c.want)
@@ -133,8 +132,8 @@ func TestWhatACommandMayBeBoundToIsNamed(t *testing.T) {
 		t.Error(got)
 	}
 	for addr, bad := range map[string]bool{"10.2.0.2": false, "192.168.1.5": false, "10.65.3.4": true, "198.18.0.1": true} {
-		err := refuseAddr(netns.Config{Addr: netip.MustParseAddr(addr)})
-		if bad != errors.Is(err, ErrUsage) {
+		err := CheckAddr(netns.Config{Addr: netip.MustParseAddr(addr)})
+		if bad != (err != nil) {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package proxy
+package confined
 
 import (
 	"context"
@@ -13,21 +13,21 @@ import (
 
 // The limits of a command's µTP.
 const (
-	maxGuestUTP = 8   // ports of the command that speak it
-	maxQueued   = 256 // packets that wait for the µTP package: more than its windows allow
+	maxPorts  = 8   // ports of the command that speak it
+	maxQueued = 256 // packets that wait for the µTP package: more than its windows allow
 
 	utpDial = 45 * time.Second // for a peer to be reached
 )
 
-// guestUTP is µTP with one port of the command: a utp.Wire, and the Socket on it.
-type guestUTP struct {
+// portUTP is µTP with one port of the command: a utp.Wire, and the Socket on it.
+type portUTP struct {
 	net    *netns.Network
 	client netip.AddrPort
 	packet chan datagram
 	woken  chan struct{} // holds one
 	over   chan struct{} // closed by Close
 	once   sync.Once
-	sock   *utp.Socket // set before anybody else has the guestUTP
+	sock   *utp.Socket // set before anybody else has the portUTP
 }
 
 type datagram struct {
@@ -36,17 +36,17 @@ type datagram struct {
 }
 
 // utp takes a packet that the command sent to a stand-in. b is the Socket's.
-func (g *guest) utp(b []byte, src, dst netip.AddrPort) {
-	g.mu.Lock()
-	u, over := g.utps[src.Port()], g.utps == nil
+func (d *Door) utp(b []byte, src, dst netip.AddrPort) {
+	d.mu.Lock()
+	u, over := d.utps[src.Port()], d.utps == nil
 	why := status.Full
-	if u == nil && !over && len(g.utps) < maxGuestUTP {
-		u, why = g.newUTP(src), status.System
+	if u == nil && !over && len(d.utps) < maxPorts {
+		u, why = d.newUTP(src), status.System
 	}
-	g.mu.Unlock()
+	d.mu.Unlock()
 	if u == nil {
 		if !over {
-			g.p.counters.Add(why)
+			d.front.Count(why)
 		}
 		return
 	}
@@ -56,51 +56,52 @@ func (g *guest) utp(b []byte, src, dst netip.AddrPort) {
 	}
 }
 
-// newUTP opens µTP with a port of the command, nil if it can't. g.mu is held.
-func (g *guest) newUTP(client netip.AddrPort) *guestUTP {
-	u := &guestUTP{net: g.net, client: client,
+// newUTP opens µTP with a port of the command, nil if it can't. d.mu is held.
+func (d *Door) newUTP(client netip.AddrPort) *portUTP {
+	u := &portUTP{net: d.net, client: client,
 		packet: make(chan datagram, maxQueued), woken: make(chan struct{}, 1), over: make(chan struct{})}
 	var err error
+	// A port is open until the command is over, and Close ends it.
 	u.sock, err = utp.New(context.Background(), utp.Config{
 		Wire: u,
 		Peer: func(ctx context.Context, standIn netip.AddrPort) (utp.Session, error) {
-			return handler{g.p}.peer(ctx, g.client(), standIn)
+			return d.client().Peer(ctx, standIn)
 		},
 		Timeout: utpDial,
-		Count:   g.p.counters.Add,
+		Count:   d.front.Count,
 	})
 	if err != nil {
 		return nil
 	}
-	g.utps[client.Port()] = u
+	d.utps[client.Port()] = u
 	return u
 }
 
 // connected notes that the command has dialled a stand-in by TCP.
-func (g *guest) connected(standIn netip.Addr) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for _, u := range g.utps {
+func (d *Door) connected(standIn netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, u := range d.utps {
 		u.sock.Connected(standIn)
 	}
 }
 
-// close ends what there is of µTP, when the command is over.
-func (g *guest) close() {
-	g.mu.Lock()
-	all := g.utps
-	g.utps = nil
-	g.mu.Unlock()
+// Close ends what there is of µTP, when the command is over.
+func (d *Door) Close() {
+	d.mu.Lock()
+	all := d.utps
+	d.utps = nil
+	d.mu.Unlock()
 	for _, u := range all {
 		u.sock.Close()
 	}
 }
 
 // Next implements utp.Wire.
-func (u *guestUTP) Next() (netip.AddrPort, []byte, error) {
+func (u *portUTP) Next() (netip.AddrPort, []byte, error) {
 	select {
-	case d := <-u.packet:
-		return d.to, d.body, nil
+	case p := <-u.packet:
+		return p.to, p.body, nil
 	case <-u.woken:
 		return netip.AddrPort{}, nil, utp.ErrWoken
 	case <-u.over:
@@ -109,7 +110,7 @@ func (u *guestUTP) Next() (netip.AddrPort, []byte, error) {
 }
 
 // Wake implements utp.Wire.
-func (u *guestUTP) Wake() {
+func (u *portUTP) Wake() {
 	select {
 	case u.woken <- struct{}{}:
 	default:
@@ -117,10 +118,10 @@ func (u *guestUTP) Wake() {
 }
 
 // Send implements utp.Wire.
-func (u *guestUTP) Send(from netip.AddrPort, packet []byte) { u.net.WriteUDP(packet, from, u.client) }
+func (u *portUTP) Send(from netip.AddrPort, packet []byte) { u.net.WriteUDP(packet, from, u.client) }
 
 // Close implements utp.Wire.
-func (u *guestUTP) Close() error {
+func (u *portUTP) Close() error {
 	u.once.Do(func() { close(u.over) })
 	return nil
 }

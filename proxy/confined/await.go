@@ -1,4 +1,4 @@
-package proxy
+package confined
 
 import (
 	"context"
@@ -28,14 +28,14 @@ const (
 	quiet = time.Minute
 )
 
-// awaitReady waits until notReady returns nil, for readyWait at most, and tells
+// AwaitReady waits until the sidecar is ready, for readyWait at most, and tells
 // the user what it waits for.
-func awaitReady(ctx context.Context, notReady func() *fault.Fault, say func(string)) (ready bool) {
+func (d *Door) AwaitReady(ctx context.Context, say func(string)) (ready bool) {
 	began := time.Now()
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for told := fault.Cause(""); ; {
-		why := notReady()
+		why := d.notReady()
 		waited := time.Since(began)
 		switch {
 		case why == nil && told != "":
@@ -69,9 +69,9 @@ func inWords(why *fault.Fault) string {
 	return why.Text() + " " + why.Advice
 }
 
-// attend tells the user when the sidecar is ready, if the command had to start
+// Attend tells the user when the sidecar is ready, if the command had to start
 // before, and when the command sends nothing.
-func (g *guest) attend(ctx context.Context, ready bool, say func(string), cfg netns.Config) {
+func (d *Door) Attend(ctx context.Context, ready bool, say func(string), cfg netns.Config) {
 	began := time.Now()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -82,13 +82,13 @@ func (g *guest) attend(ctx context.Context, ready bool, say func(string), cfg ne
 		case <-tick.C:
 		}
 		if !ready {
-			if ready = g.notReady() == nil; ready {
+			if ready = d.notReady() == nil; ready {
 				say("the network is ready")
 			}
 		}
-		if heard = heard || g.heard.Load(); !heard && time.Since(began) >= quiet {
+		if heard = heard || d.acted(); !heard && time.Since(began) >= quiet {
 			say("the command has announced no torrent and dialled no peer for a minute. " + nothingSent(cfg))
-			g.silent.Store(true)
+			d.silent.Store(true)
 			heard = true // once
 		}
 	}
@@ -106,11 +106,11 @@ func nothingSent(cfg netns.Config) string {
 	return fmt.Sprintf(`If it has torrents that run, it may be set to use an interface or address that does not exist here, where there is only %s with %v. Clear that setting (qBittorrent: Advanced > Network interface; Deluge: Network > Interface; Transmission: bind-address-ipv4; rTorrent: network.bind_address; aria2: interface), or give it what it wants: shoal run --interface NAME=ADDRESS.`, name, addr)
 }
 
-// refuseAddr returns an error for an address that the command can't have, since
+// CheckAddr returns an error for an address that the command can't have, since
 // it stands for something else.
-func refuseAddr(cfg netns.Config) error {
+func CheckAddr(cfg netns.Config) error {
 	if a := cfg.Addr; a.IsValid() && (peers.NameRange.Contains(a) || peers.Is(a)) {
-		return fmt.Errorf("%w: --interface: %v lies in a range that stands for names (%v) or peers (%v)", ErrUsage, a, peers.NameRange, peers.Prefix)
+		return fmt.Errorf("--interface: %v lies in a range that stands for names (%v) or peers (%v)", a, peers.NameRange, peers.Prefix)
 	}
 	return nil
 }
