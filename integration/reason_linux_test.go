@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -136,6 +137,38 @@ func speaks(t *testing.T, version byte) (onion.ID, func(net.Conn)) {
 	}
 }
 
+// TestARelaySaysWhyATrackerCannotBeTold of it, once, and what to do.
+func TestARelaySaysWhyATrackerCannotBeTold(t *testing.T) {
+	ctx := deadline(t)
+	s := newSite(t, ctx, 0, 0)
+	old, oldAnswers := speaks(t, 3)
+	_, oldAddr := impostor(t, s, 1, oldAnswers)
+	for name, c := range map[string]struct {
+		tracker directory.Tracker
+		text    string
+	}{
+		"a port where nobody listens": {directory.Tracker{Key: [32]byte{1}, Addr: netip.AddrPortFrom(siteAddr, 1)}, "The tracker refuses connections: nothing listens at its address."},
+		"an older version":            {directory.Tracker{Key: [32]byte(old), Addr: oldAddr}, "The tracker speaks version 3 of the protocol, this program version 4."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := s.server(t, shoal(), "relay")
+			r.args = append(r.args, "--network", s.file(t, directory.Network{Test: true, ViewEvery: time.Second, Trackers: []directory.Tracker{c.tracker}}))
+			s.start(t, r)
+			defer r.Kill()
+			told := `could not be told of this relay; trying again`
+			var words string
+			err := process.Until(ctx, 50*time.Millisecond, func() (bool, error) {
+				b, err := os.ReadFile(r.log)
+				words = string(b)
+				return strings.Contains(words, told), err
+			}, r.Process)
+			if err != nil || strings.Count(words, told) != 1 || !strings.Contains(words, c.text) {
+				t.Errorf("%v: %s", err, words)
+			}
+		})
+	}
+}
+
 // TestTheTrueReasonIsShown when a new sidecar can't get ready: in the page, in
 // /status.json, at /readyz and in the log, with what to do about it.
 func TestTheTrueReasonIsShown(t *testing.T) {
@@ -185,6 +218,9 @@ func TestTheTrueReasonIsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.reads(t, ctx, fault.Source, "The address to dial from, --source,")
+	})
+	t.Run("too few relays", func(t *testing.T) {
+		s.home(t, s.network, "--hops", "4").reads(t, ctx, fault.NoRelays, "Too few relays for a ")
 	})
 	t.Run("no network", func(t *testing.T) {
 		host, err := s.net.Add("island", netip.MustParseAddr("45.76.130.9"))

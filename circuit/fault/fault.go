@@ -77,8 +77,12 @@ func (f *Fault) Text() string {
 	return Sentence(f.Error())
 }
 
-// Sentence makes s, an error's text, begin with a capital and end with a full stop.
+// Sentence makes s, an error's text, begin with a capital and end with a full
+// stop; nothing stays nothing.
 func Sentence(s string) string {
+	if s == "" {
+		return ""
+	}
 	first, size := utf8.DecodeRuneInString(s)
 	return string(unicode.ToUpper(first)) + strings.TrimSuffix(s[size:], ".") + "."
 }

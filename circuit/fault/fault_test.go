@@ -32,6 +32,14 @@ func TestAFaultIsFoundInWhateverWrapsIt(t *testing.T) {
 	}
 }
 
+func TestSentences(t *testing.T) {
+	for s, want := range map[string]string{"": "", "set the clock": "Set the clock.", "ändern.": "Ändern.", "Done.": "Done."} {
+		if got := Sentence(s); got != want {
+			t.Errorf("Sentence(%q) = %q, want %q", s, got, want)
+		}
+	}
+}
+
 func TestSpansReadAsPeopleSayThem(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0 s", time.Second: "1 s", 59*time.Second + 900*time.Millisecond: "59 s", time.Minute: "1 min", 90 * time.Second: "1 min 30 s",

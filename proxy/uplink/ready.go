@@ -140,8 +140,7 @@ func (u *Uplink) warm(ctx context.Context) (*link.Link, error) {
 	if err := u.Keeper.Ready(); err != nil {
 		return nil, fault.About(err, u.lastAsked())
 	}
-	own := max(u.cfg.Hops, 1)
-	way, err := u.Chooser.Choose(time.Now(), u.Keeper.Relays(), path.Key{}, own, path.Relay{})
+	way, err := u.choose()
 	if few, ok := errors.AsType[*path.NoRelaysError](err); ok {
 		u.Keeper.Lack()
 		return nil, fault.New(fault.NoRelays, few.What(), fault.Sentence(few.Do), err)
@@ -162,6 +161,27 @@ func (u *Uplink) warm(ctx context.Context) (*link.Link, error) {
 		return l, fault.About(fault.ClockOff(l.ClockAhead(), nil), "the guard")
 	}
 	return l, nil
+}
+
+// meetings bounds the relays that are tried as one to meet at.
+const meetings = 16
+
+// choose returns the way to the guard, where there also is a way on to some relay
+// where peers meet.
+func (u *Uplink) choose() (way []path.Relay, err error) {
+	own, relays := max(u.cfg.Hops, 1), u.Keeper.Relays()
+	for _, last := range relays[:min(len(relays), meetings)] {
+		if u.cfg.Hops == 0 { // circuits have no own relays, only a link to a guard
+			break
+		}
+		if _, err = u.Chooser.Choose(time.Now(), relays, path.Key{}, own, last); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return u.Chooser.Choose(time.Now(), relays, path.Key{}, own, path.Relay{})
 }
 
 // saveGuards writes the guards if they changed. A disk that is full stops
