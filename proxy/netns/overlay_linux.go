@@ -22,8 +22,8 @@ type overlay struct {
 
 // laid is one file of an overlay; its number is its name there.
 type laid struct {
-	path string                 // the system's file
-	make func() ([]byte, error) // ours
+	path    string                 // the system's file
+	content func() ([]byte, error) // of ours
 }
 
 const (
@@ -90,12 +90,12 @@ func openPath(folder string) (int, error) {
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-// lay lays what make returns over a system's file, now and whenever keep finds
+// lay lays a file of ours over a system's file, now and whenever keep finds
 // another file there. Nothing happens while there is none, or a link that leads
 // nowhere. A folder in its place (Docker makes one where a file is missing) goes
 // under together with the folder that it is in.
-func (o *overlay) lay(path string, make func() ([]byte, error)) error {
-	o.files = append(o.files, laid{path, make})
+func (o *overlay) lay(path string, content func() ([]byte, error)) error {
+	o.files = append(o.files, laid{path, content})
 	return o.put(len(o.files) - 1)
 }
 
@@ -117,7 +117,7 @@ func (o *overlay) put(i int) error {
 	if err != nil || !info.IsDir() && !info.Mode().IsRegular() || o.has(f.path) {
 		return nil
 	}
-	content, err := f.make()
+	content, err := f.content()
 	if err == nil && info.IsDir() {
 		dir, name := filepath.Split(f.path)
 		err = cover(dir, nil, map[string][]byte{name: content}, os.Geteuid() != 0)
