@@ -16,6 +16,9 @@ func (p *Sidecar) door(name swarm.Client) front.Door {
 	if name == front.Confined {
 		return p.confined
 	}
+	if p.socks == nil { // New asks before it is made
+		return nil
+	}
 	return doorOf(p.socks.Association(name))
 }
 
@@ -45,8 +48,9 @@ func (a association) Send(p front.Packet) { a.WriteFrom(p.From, p.Data) }
 // handler is the front as the SOCKS door sees it.
 type handler struct{ front *front.Front }
 
+// client returns who asks. Caller releases it.
 func (h handler) client(from socks.Origin, at netip.Addr) *front.Client {
-	c := h.front.Client(from.Client)
+	c := h.front.Hold(from.Client)
 	c.Use(doorOf(from.Assoc), at)
 	return c
 }
@@ -57,15 +61,21 @@ func (h handler) Elsewhere(ctx context.Context, from socks.Origin, host string, 
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		at = a.AddrPort().Addr().Unmap()
 	}
-	h.client(from, at).Connect(ctx, host, conn)
+	c := h.client(from, at)
+	defer c.Release()
+	c.Connect(ctx, host, conn)
 }
 
 // Peer implements socks.Handler.
 func (h handler) Peer(ctx context.Context, from socks.Origin, a netip.AddrPort) (socks.Session, error) {
-	return h.client(from, netip.Addr{}).Peer(ctx, a)
+	c := h.client(from, netip.Addr{})
+	defer c.Release()
+	return c.Peer(ctx, a)
 }
 
 // Packet implements socks.Handler.
 func (h handler) Packet(from socks.Origin, to netip.AddrPort, packet []byte, answer func([]byte)) {
-	h.client(from, netip.Addr{}).Packet(packet, from.Assoc.Addr(), to, answer)
+	c := h.client(from, netip.Addr{})
+	defer c.Release()
+	c.Packet(packet, from.Assoc.Addr(), to, answer)
 }

@@ -59,7 +59,8 @@ func (d *Door) network() *netns.Network {
 }
 
 func (d *Door) client() *front.Client {
-	c := d.front.Client(front.Confined)
+	c := d.front.Hold(front.Confined)
+	defer c.Release() // a client with a door is not forgotten
 	c.Use(d, netip.Addr{})
 	return c
 }

@@ -20,6 +20,7 @@ type Client struct {
 	dht  *dht.Server
 	jobs chan struct{} // one for each packet that is being answered
 
+	holds int         // guarded by f.mu: what keeps it from being forgotten
 	acted atomic.Bool // it has done what a torrent client does
 
 	mu       sync.Mutex
@@ -73,6 +74,14 @@ func (c *Client) greet(ctx context.Context, door Door) {
 			c.dht.Greet(at)
 		}
 	}
+}
+
+// rests reports whether the client is in no swarm, waits for no answer and is
+// not about to return.
+func (c *Client) rests() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.runs) == 0 && len(c.jobs) == 0 && time.Now().After(c.returns)
 }
 
 // lastDoor returns the newest door that the client used, nil when it has none.

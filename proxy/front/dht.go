@@ -23,18 +23,21 @@ func (c *Client) rule(h swarm.Hash) dht.Rule {
 
 // Peers implements dht.Handler.
 func (c *Client) Peers(ctx context.Context, h swarm.Hash) []netip.AddrPort {
+	if !c.hold() {
+		return nil
+	}
+	defer c.Release()
 	a, _ := c.announce(ctx, h, swarm.Announce{Left: announce.Unknown, NumWant: -1}, nil)
 	return c.f.standIns(c.name, h, a.Peers)
 }
 
 // Announced implements dht.Handler.
 func (c *Client) Announced(a dht.Announced) {
-	c.mu.Lock()
-	if a.Port != 0 && c.name == Confined {
-		c.listens[a.Hash] = a.Port
+	if !c.hold() {
+		return
 	}
-	c.mu.Unlock()
-	c.f.begin(func(ctx context.Context) {
+	started := c.f.begin(func(ctx context.Context) {
+		defer c.Release()
 		left := announce.Unknown
 		if a.Seed {
 			left = 0
@@ -42,9 +45,17 @@ func (c *Client) Announced(a dht.Announced) {
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		c.announce(ctx, a.Hash, swarm.Announce{Left: left}, func() { // its answer is for nobody
+			if a.Port != 0 && c.name == Confined {
+				c.mu.Lock()
+				c.listens[a.Hash] = a.Port
+				c.mu.Unlock()
+			}
 			c.f.cfg.Memory.Join(c.name, a.Hash, func(s *memory.Swarm) { s.Say(left) })
 		})
 	})
+	if !started {
+		c.Release()
+	}
 }
 
 // Send implements dht.Handler.

@@ -39,14 +39,18 @@ func (c *Client) earlier(a netip.AddrPort) (utp.Session, error) {
 	if !peers.Valid(a.Addr()) {
 		return nil, swarm.ErrUnknownPeer
 	}
+	if !c.hold() {
+		return nil, swarm.ErrUnknownPeer
+	}
 	return earlier{c.f, c, a}, nil
 }
 
 // Cancel implements utp.Session.
-func (e earlier) Cancel() {}
+func (e earlier) Cancel() { e.c.Release() }
 
 // Serve implements utp.Session.
 func (e earlier) Serve(ctx context.Context, conn swarm.Conn) {
+	defer e.c.Release()
 	leg, s := e.rejoin(ctx, conn)
 	if s == nil {
 		conn.Close()

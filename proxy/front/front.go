@@ -63,6 +63,8 @@ type Front struct {
 	tasks chan func(context.Context) // to be started by Run
 	over  chan struct{}              // closed when Run starts no more
 
+	closing sync.WaitGroup // of forgotten clients
+
 	mu      sync.Mutex
 	clients map[swarm.Client]*Client // guarded by mu
 }
@@ -127,26 +129,71 @@ func (f *Front) Close() {
 	for _, c := range all {
 		c.dht.Close()
 	}
+	f.closing.Wait()
 }
 
-// Client returns the client called name.
-func (f *Front) Client(name swarm.Client) *Client {
+// maxIdle is how many clients are remembered that are in no swarm, have no door
+// and ask for nothing: a program may give a new user name each time.
+const maxIdle = 64
+
+// Hold returns the client called name, which is not forgotten before Release.
+func (f *Front) Hold(name swarm.Client) *Client {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.clients[name]
 	if c == nil {
+		f.forget()
 		c = newClient(f, name)
 		f.clients[name] = c
 		f.journal.client(name)
 	}
+	c.holds++
 	return c
+}
+
+// hold is Hold, for what the client itself begins. It is false when the client
+// is forgotten.
+func (c *Client) hold() bool {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	if c.f.clients[c.name] != c {
+		return false
+	}
+	c.holds++
+	return true
+}
+
+// Release ends a Hold.
+func (c *Client) Release() {
+	c.f.mu.Lock()
+	defer c.f.mu.Unlock()
+	c.holds--
+}
+
+// forget forgets idle clients when there are more than maxIdle clients. Caller
+// holds mu.
+func (f *Front) forget() {
+	if len(f.clients) < maxIdle {
+		return
+	}
+	for name, c := range f.clients {
+		if c.holds == 0 && f.cfg.Door(name) == nil && c.rests() {
+			delete(f.clients, name)
+			f.closing.Go(c.dht.Close)
+		}
+	}
+}
+
+// client returns the client called name, nil if there is none.
+func (f *Front) client(name swarm.Client) *Client {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.clients[name]
 }
 
 // Acted reports whether a client has done what a torrent client does.
 func (f *Front) Acted(name swarm.Client) bool {
-	f.mu.Lock()
-	c := f.clients[name]
-	f.mu.Unlock()
+	c := f.client(name)
 	return c != nil && c.acted.Load()
 }
 

@@ -27,17 +27,21 @@ const (
 func (f *Front) earlier(back, gone []memory.Client) (all []restored) {
 	began := time.Now()
 	for _, e := range back {
-		c := f.Client(e.Name)
+		c := f.Hold(e.Name)
 		c.back(e, began.Add(reconnect))
 		for _, s := range e.Swarms {
+			c.hold()
 			all = append(all, restored{c, s, c.unheard(swarm.Hash(s.Hash)), began.Add(s.Again + confirmSlack)})
 		}
+		c.Release()
 	}
 	for _, e := range gone {
-		c := f.Client(e.Name)
+		c := f.Hold(e.Name)
 		for _, s := range e.Swarms {
+			c.hold()
 			all = append(all, restored{c, s, c.unheard(swarm.Hash(s.Hash)), began})
 		}
+		c.Release()
 	}
 	if len(all) > 0 {
 		f.cfg.Log.Info("clients of the earlier run", "back", len(back), "gone", len(gone), "swarms", len(all))
@@ -65,6 +69,7 @@ func (f *Front) restore(ctx context.Context, all []restored) {
 			r.join(ctx)
 			<-room
 			r.confirm(ctx)
+			r.c.Release()
 		})
 	}
 }

@@ -13,7 +13,10 @@ import (
 
 // listens returns where a client itself listens for h, by its own word.
 func (f *Front) listens(name swarm.Client, h swarm.Hash) (netip.AddrPort, bool) {
-	c := f.Client(name)
+	c := f.client(name)
+	if c == nil {
+		return netip.AddrPort{}, false
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	port := c.listens[h]
@@ -35,12 +38,14 @@ func (f *Front) standIns(c swarm.Client, h swarm.Hash, found []swarm.Key) (out [
 // road leads through a door that has a way of its own, to the port that the
 // client announced, from the peer's stand-in.
 func (f *Front) road(ctx context.Context, name swarm.Client, h swarm.Hash, standIn netip.AddrPort) (swarm.Conn, error) {
-	door := f.cfg.Door(name)
-	c := f.Client(name)
+	door, c := f.cfg.Door(name), f.client(name)
+	if door == nil || c == nil {
+		return nil, inbound.ErrNoRoad
+	}
 	c.mu.Lock()
 	port := c.listens[h]
 	c.mu.Unlock()
-	if door == nil || port == 0 {
+	if port == 0 {
 		return nil, inbound.ErrNoRoad
 	}
 	return door.Dial(ctx, standIn, port)
