@@ -20,10 +20,17 @@ var floors = [][]string{
 	{"cmd"},
 	{"integration"},
 	{"proxy"},
+	{"proxy/doctor"},
+	{"proxy/setup"},
+	{"proxy/setup/deluge"},
+	{"proxy/setup/rencode"},
 	{"proxy/socks", "proxy/confined"},
 	{"proxy/front"},
-	{"proxy/swarm", "proxy/utp", "proxy/announce", "proxy/dht", "proxy/peers", "proxy/inbound", "proxy/scrub", "proxy/memory",
-		"proxy/authority", "proxy/netns", "proxy/status", "proxy/mse", "proxy/uplink"},
+	{"proxy/inbound"},
+	{"proxy/utp", "proxy/scrub"},
+	{"proxy/announce", "proxy/dht", "proxy/peers", "proxy/memory"},
+	{"proxy/swarm"},
+	{"proxy/authority", "proxy/netns", "proxy/status", "proxy/mse", "proxy/uplink", "proxy/vectortest"},
 	{"proxy/proc"},
 	{"relay"},
 	{"tracker"},
@@ -78,6 +85,9 @@ func TestImportsPointDown(t *testing.T) {
 		if !ok {
 			t.Errorf("%s: package %s has no floor: give it one in floors", file, pkg)
 			return nil
+		}
+		if top, _ := floor("proxy"); from == top && pkg != "proxy" {
+			t.Errorf("%s: package %s is no part of the sidecar's wiring: give it a floor of its own", file, pkg)
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
 		if err != nil {

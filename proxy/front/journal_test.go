@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,19 +16,38 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/status"
 )
 
+// memo is a log that several goroutines may write.
+type memo struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (m *memo) Write(b []byte) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.b.Write(b)
+}
+
+// take returns what was written since the last call.
+func (m *memo) take() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer m.b.Reset()
+	return m.b.String()
+}
+
 // logged returns a journal and what it has written since the last call.
 func logged() (*journal, func() []string) {
-	var b bytes.Buffer
+	b := new(memo)
 	plain := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey || a.Key == "after" {
 			return slog.Attr{}
 		}
 		return a
 	}
-	j := &journal{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{ReplaceAttr: plain}))}
+	j := &journal{log: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{ReplaceAttr: plain}))}
 	return j, func() []string {
-		defer b.Reset()
-		return strings.Split(strings.TrimSpace(b.String()), "\n")
+		return strings.Split(strings.TrimSpace(b.take()), "\n")
 	}
 }
 
