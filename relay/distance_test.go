@@ -87,10 +87,10 @@ func TestDistantStreams(t *testing.T) {
 				}
 				two := fill(way(n.visit(t, h, 2)))
 				both := perTenth(40, one, two)
-				{ // the second that begins after three
+				{ // the second that begins after three; in whose turn goroutines run is chance
 					const i = 39
 					a, b := lastSecond(both[0], i), lastSecond(both[1], i)
-					if b < 0.45*(a+b) {
+					if b < 0.4*(a+b) {
 						t.Errorf("%.1f and %.1f MB in the second that ends after %.1f s", a/1e6, b/1e6, float64(i+1)/10)
 					}
 				}
