@@ -8,7 +8,7 @@ set -eu
 # What each set needs, as command=package.
 demo="qbittorrent-nox=qbittorrent-nox"
 test="gcc=gcc $demo transmission-daemon=transmission-daemon aria2c=aria2 rtorrent=rtorrent
-      deluged=deluged deluge-console=deluge-console redis-server=redis-server chromium=chromium
+      deluged=deluged deluge-console=deluge-console biglybt=biglybt java=default-jre-headless redis-server=redis-server chromium=chromium
       ip=iproute2 tcpdump=tcpdump getent=libc-bin tor=tor zsh=zsh fish=fish git=git"
 bench="$demo transmission-daemon=transmission-daemon tor=tor"
 

@@ -26,6 +26,9 @@ type untouched struct {
 	settings map[string]string // what its user has said before the first start
 	args     func(dir string) []string
 
+	closed bool   // it has no interface by which it could be changed while it runs
+	udp    uint16 // the port by which it looks around in the network
+
 	leaks []string // of doctor, with a network that has an address of the internet's
 	after []string // of those, what shoal setup can't close
 }
@@ -38,12 +41,14 @@ func untouchedClients(web netip.AddrPort) []untouched {
 			settings: map[string]string{"qBittorrent/config/qBittorrent.conf": fmt.Sprintf("[LegalNotice]\nAccepted=true\n\n"+
 				"[Preferences]\nWebUI\\Address=127.0.0.1\nWebUI\\LocalHostAuth=false\nWebUI\\Port=%d\n", web.Port())},
 			args:  func(dir string) []string { return []string{"qbittorrent-nox", "--profile=" + dir} },
+			udp:   portLSD,
 			leaks: []string{"dns", "geoip", "ipv6", "listen", "lsd", "nat-pmp", "peers", "upnp"},
 		},
 		{
 			client: setup.Deluge,
 			file:   "core.conf",
 			args:   func(dir string) []string { return []string{"deluged", "--do-not-daemonize", "--config", dir} },
+			udp:    portLSD,
 			leaks:  []string{"dns", "ipv6", "listen", "lsd", "nat-pmp", "peers", "start", "upnp"},
 			after:  []string{"start"},
 		},
@@ -54,8 +59,20 @@ func untouchedClients(web netip.AddrPort) []untouched {
 			leaks:  []string{"dns", "ipv6", "listen", "nat-pmp", "peers", "upnp"},
 			after:  []string{"dns", "ipv6", "listen", "peers"},
 		},
+		{
+			client: setup.BiglyBT,
+			file:   "biglybt.config",
+			args:   func(dir string) []string { return clients.BiglyBTCommand(dir, "--ui=telnet") },
+			closed: true,
+			udp:    16680,
+			leaks:  []string{"dns", "ipv6", "listen", "lsd", "peers", "upnp"},
+			after:  []string{"dns", "ipv6", "listen", "lsd", "peers"},
+		},
 	}
 }
+
+// portLSD is local service discovery's (BEP 14).
+const portLSD = 6771
 
 // TestSetupClosesWhatDoctorFinds with each client: as it was installed, after
 // it was told while it ran, after that was undone, after its file was changed
@@ -76,10 +93,13 @@ func TestSetupClosesWhatDoctorFinds(t *testing.T) {
 			}
 			p := h.start(t, ctx)
 			h.doctor(t, ctx, "as installed", u.leaks)
-			h.setup(t, ctx)
-			h.doctor(t, ctx, "after setup", u.after)
-			h.setup(t, ctx, "--undo")
-			h.doctor(t, ctx, "after undo", u.leaks)
+			if !u.closed {
+				h.setup(t, ctx)
+				h.doctor(t, ctx, "after setup", u.after)
+				h.unchanged(t, ctx)
+				h.setup(t, ctx, "--undo")
+				h.doctor(t, ctx, "after undo", u.leaks)
+			}
 			stop(t, p)
 
 			before, mode := h.settings(t)
@@ -96,7 +116,11 @@ func TestSetupClosesWhatDoctorFinds(t *testing.T) {
 				t.Errorf("undo of a file while its client runs: %+v", got)
 			}
 			stop(t, p)
+			h.unchanged(t, ctx)
 			h.setup(t, ctx, "--undo") // the client has written its file since
+			if u.closed {
+				return // its start is slow, and shows nothing new
+			}
 			p = h.start(t, ctx)
 			h.doctor(t, ctx, "after undo while it did not run", u.leaks)
 			stop(t, p)
@@ -130,10 +154,10 @@ func (h home) start(t *testing.T, ctx context.Context) *process.Process {
 			return false, err
 		}
 		profile, live, err := i.Read(ctx)
-		if err != nil || !live {
+		if err != nil || live == h.closed {
 			return false, fmt.Errorf("live: %v, %v", live, err)
 		}
-		return !profile.LSD || profile.PeersProxied || h.holds(i, 6771), nil
+		return !profile.LSD || profile.PeersProxied || h.holds(i, h.udp), nil
 	}, p)
 	if err != nil {
 		t.Fatal(err)
@@ -161,11 +185,26 @@ func (h home) run(ctx context.Context, t *testing.T, args ...string) outcome {
 	return command(t, ctx, shoal(), args...)
 }
 
-// setup runs shoal setup, or what args make of it.
+// setup runs shoal setup, or what args make of it, which changes something.
 func (h home) setup(t *testing.T, ctx context.Context, args ...string) {
 	t.Helper()
+	if got := h.try(t, ctx, args...); got.code != 0 || !strings.Contains(got.out, " → ") {
+		t.Fatalf("%q: exit code %d\n%s%s", args, got.code, got.out, got.stderr)
+	}
+}
+
+// unchanged runs shoal setup once more.
+func (h home) unchanged(t *testing.T, ctx context.Context) {
+	t.Helper()
+	if got := h.try(t, ctx); got.code != 0 || !strings.Contains(got.out, "nothing to change") || strings.Contains(got.out, "Done") {
+		t.Errorf("a second time: exit code %d\n%s%s", got.code, got.out, got.stderr)
+	}
+}
+
+func (h home) try(t *testing.T, ctx context.Context, args ...string) outcome {
+	t.Helper()
 	all := []string{"setup", h.client.Name(), "--yes", "--state", h.state}
-	if h.client.SOCKS() {
+	if h.client.NoSOCKS() == "" {
 		all = append(all, "--socks", h.sidecar.SOCKS)
 	}
 	running, err := setup.Running(h.client)
@@ -175,10 +214,7 @@ func (h home) setup(t *testing.T, ctx context.Context, args ...string) {
 	if len(running) == 0 {
 		all = append(all, "--config", h.path())
 	}
-	got := h.run(ctx, t, append(all, args...)...)
-	if got.code != 0 || !strings.Contains(got.out, " → ") {
-		t.Fatalf("%q: exit code %d\n%s%s", args, got.code, got.out, got.stderr)
-	}
+	return h.run(ctx, t, append(all, args...)...)
 }
 
 func (h home) settings(t *testing.T) (text string, mode os.FileMode) {

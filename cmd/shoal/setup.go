@@ -42,7 +42,7 @@ func setupClient(client setup.Client) *cli.Command {
 		&cli.BoolFlag{Name: "keep-interface", Usage: "do not remove the client's binding to a network interface or address"},
 		stateFlag("proxy"),
 	}, accessFlags...)
-	if client.SOCKS() {
+	if client.NoSOCKS() == "" {
 		usage = "use the sidecar's SOCKS5 proxy for everything; turn the DHT off"
 		flags = append([]cli.Flag{
 			&cli.StringFlag{Name: "socks", Usage: "`IP:PORT` of the sidecar's SOCKS5 proxy", Value: proxy.DefaultSOCKS},
@@ -70,7 +70,7 @@ func runSetup(c *cli.Context, client setup.Client) error {
 	undo := c.Bool("undo")
 	var want setup.Want
 	var notes []string
-	if want.KeepBound = c.Bool("keep-interface"); client.SOCKS() && !undo {
+	if want.KeepBound = c.Bool("keep-interface"); client.NoSOCKS() == "" && !undo {
 		if notes, err = wanted(c, client, &want); err != nil {
 			return err
 		}
@@ -199,7 +199,7 @@ func show(i setup.Instance, plan *setup.Plan, undo bool) bool {
 	for _, n := range plan.Notes {
 		fmt.Println("Note:", n)
 	}
-	if !i.Client.SOCKS() && !undo {
+	if i.Client.NoSOCKS() != "" && !undo {
 		fmt.Println("Start it with:", i.RunCommand())
 	}
 	return len(plan.Changes) > 0 || undo

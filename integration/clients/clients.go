@@ -115,13 +115,14 @@ type Client interface {
 type Kind struct {
 	Name  string
 	SOCKS bool // it can send its peer connections through a SOCKS5 proxy
+	NoDHT bool // it has no mainline DHT: nobody finds what it seeds without a tracker
 
 	// Start returns when the client can be used. ctx bounds the start alone.
 	Start func(ctx context.Context, c Config) (Client, error)
 }
 
 // All are the clients that Shoal promises to carry.
-var All = []Kind{QBittorrent, Transmission, Aria2, RTorrent, Deluge}
+var All = []Kind{QBittorrent, Transmission, Aria2, RTorrent, Deluge, BiglyBT}
 
 // startTimeout bounds the start of a client; a busy machine with two cores takes
 // a few seconds for those written in Python, and ten that share it many more.

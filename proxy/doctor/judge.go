@@ -64,7 +64,7 @@ func (j *judge) remedy(what string) string {
 	switch {
 	case how == "":
 		return run
-	case slices.Contains(setUp, what) && j.Client.SOCKS():
+	case slices.Contains(setUp, what) && j.Client.NoSOCKS() == "":
 		return how + "; or shoal setup " + j.Client.Name()
 	}
 	return how
@@ -99,8 +99,12 @@ func (j *judge) bound() {
 // proxy is about peers, trackers and names.
 func (j *judge) proxy() {
 	p := j.Profile
-	if !j.Client.SOCKS() {
-		j.leak("peers", "it connects to peers and trackers directly, since it has no SOCKS for them")
+	if j.Client.NoSOCKS() != "" {
+		how := "it connects to peers and trackers directly: "
+		if p.Proxy != "" {
+			how = "its proxy hides too little: "
+		}
+		j.leak("peers", how+j.Client.NoSOCKS())
 		return
 	}
 	if p.Proxy == "" {
@@ -263,7 +267,7 @@ func (j *judge) rest() {
 	switch {
 	case p.ChecksHTTPS && (j.toSidecar() || j.OtherProxy):
 		j.say(Note, "https", "it checks the certificates of HTTPS trackers, so those fail with \"certificate verify failed\"; other trackers work", j.remedy("https"))
-	case !p.ChecksHTTPS && j.Client.SOCKS() && j.outside():
+	case !p.ChecksHTTPS && j.Client.NoSOCKS() == "" && j.outside():
 		j.leak("unchecked", "it does not check the certificates of HTTPS trackers, and its proxy is not the sidecar: others on the way can pose as those trackers")
 	}
 	if !j.Running {

@@ -17,9 +17,9 @@ func JudgeSidecar(s Sidecar) []Finding {
 	case s.Answer == setup.Nobody:
 		j.say(Fault, "sidecar", fmt.Sprintf("nothing listens at %v, so clients that are set to it reach nobody", s.SOCKS), s.elsewhere("start it: shoal proxy --network FILE"))
 	case s.Answer == setup.Silence:
-		j.say(Fault, "sidecar", fmt.Sprintf("%v does not answer, so clients that are set to it reach nobody", s.SOCKS), s.elsewhere("start it: shoal proxy --network FILE"))
+		j.say(Fault, "sidecar", fmt.Sprintf("%v can't be reached, so clients that are set to it reach nobody", s.SOCKS), s.elsewhere("start it: shoal proxy --network FILE"))
 	case !s.Answer.SOCKS5():
-		j.say(Fault, "sidecar", fmt.Sprintf("%s listens at %v, and it is not Shoal: it speaks no SOCKS5", s.holder(), s.SOCKS), s.elsewhere("stop it and start shoal proxy; or start that with --socks 127.0.0.1:1090, and set the client to the same"))
+		j.say(Fault, "sidecar", fmt.Sprintf("%s listens at %v and does not answer as a SOCKS5 proxy, so it is not Shoal, or it hangs", s.holder(), s.SOCKS), s.elsewhere("stop it and start shoal proxy; or start that with --socks 127.0.0.1:1090, and set the client to the same"))
 	case !s.Page:
 		j.say(Unknown, "sidecar", fmt.Sprintf("%s speaks SOCKS5 at %v, but no status page of Shoal's answers: another program's proxy would carry everything outside", s.holder(), s.SOCKS),
 			s.elsewhere("name the sidecar's addresses with --socks and --status, as shoal proxy printed them"))

@@ -166,7 +166,7 @@ func TestTheSidecarIsJudged(t *testing.T) {
 		{"not there", Sidecar{Answer: setup.Nobody}, "fault:sidecar", "shoal proxy --network"},
 		{"not there, but elsewhere", Sidecar{Answer: setup.Nobody, Others: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1090")}}, "fault:sidecar", "127.0.0.1:1090"},
 		{"not there, another's page", Sidecar{Answer: setup.Nobody, Page: true, Ready: true}, "fault:sidecar", "nothing listens"},
-		{"mute", Sidecar{Answer: setup.Silence}, "fault:sidecar", "does not answer"},
+		{"out of reach", Sidecar{Answer: setup.Silence}, "fault:sidecar", "can't be reached"},
 		{"a web server", Sidecar{Answer: setup.Foreign, Holder: "nginx (pid 7)"}, "fault:sidecar", "nginx (pid 7)"},
 		{"another program's proxy", Sidecar{Answer: setup.Served, Holder: "tor (pid 7)"}, "unknown:sidecar", "tor (pid 7)"},
 	} {

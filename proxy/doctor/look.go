@@ -109,36 +109,37 @@ func clients(c Config) ([]setup.Instance, error) {
 	return all, nil
 }
 
-// otherSidecars returns where the sidecars on this computer listen, without the
-// one at socks: their SOCKS proxies and their status pages.
-func otherSidecars(socks netip.AddrPort) (all []netip.AddrPort) {
-	for _, s := range setup.Sidecars() {
-		if !slices.Contains(s.Listens, socks) {
-			all = append(all, s.Listens...)
-		}
-	}
-	return all
+// otherSidecars returns the sidecars on this computer, without the one at socks.
+func otherSidecars(socks netip.AddrPort) []setup.Sidecar {
+	return slices.DeleteFunc(setup.Sidecars(), func(s setup.Sidecar) bool { return slices.Contains(s.Listens, socks) })
 }
 
-// proxies returns those addresses at which SOCKS5 is spoken. A status page says
-// nothing to a greeting of SOCKS5 until it runs out of patience.
-func proxies(ctx context.Context, at []netip.AddrPort) (all []netip.AddrPort) {
-	speaks := make([]bool, len(at))
+// proxies returns where sidecars have their SOCKS proxies. They listen for their
+// status pages too, which leave a greeting of SOCKS5 unanswered for long.
+func proxies(ctx context.Context, sidecars []setup.Sidecar) []netip.AddrPort {
+	found := make([][]netip.AddrPort, len(sidecars))
 	var wg sync.WaitGroup
-	for i, a := range at {
-		wg.Go(func() { speaks[i] = setup.Knock(ctx, a, "", "").SOCKS5() })
-	}
-	wg.Wait()
-	for i, a := range at {
-		if speaks[i] {
-			all = append(all, a)
+	for i, s := range sidecars {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		var mu sync.Mutex
+		for _, at := range s.Listens {
+			wg.Go(func() {
+				if setup.Knock(ctx, at, "", "").SOCKS5() {
+					mu.Lock()
+					defer mu.Unlock()
+					found[i] = append(found[i], at)
+					cancel() // a sidecar has one
+				}
+			})
 		}
 	}
-	return all
+	wg.Wait()
+	return slices.Concat(found...)
 }
 
 // look collects the facts about one client.
-func look(ctx context.Context, i setup.Instance, socks netip.AddrPort, others []netip.AddrPort) Facts {
+func look(ctx context.Context, i setup.Instance, socks netip.AddrPort, others []setup.Sidecar) Facts {
 	f := Facts{Client: i.Client, SOCKS: socks, Running: i.Process != nil, Sight: Nothing, Run: i.RunCommand()}
 	var err error
 	f.Profile, f.Live, err = i.Read(ctx)
@@ -159,7 +160,7 @@ func look(ctx context.Context, i setup.Instance, socks netip.AddrPort, others []
 	// A password goes where the client itself sends it, and only on this computer.
 	if at, ok := proxyAt(f.Profile); ok && !f.Sandbox && f.Profile.Proxy == "socks5" && (at == socks || at.Addr().IsLoopback()) {
 		f.ProxyAnswer = setup.Knock(ctx, at, f.Profile.ProxyUser, f.Profile.ProxyPassword)
-		f.OtherProxy = slices.Contains(others, at) && f.ProxyAnswer.SOCKS5()
+		f.OtherProxy = f.ProxyAnswer.SOCKS5() && slices.ContainsFunc(others, func(s setup.Sidecar) bool { return slices.Contains(s.Listens, at) })
 	}
 	return f
 }
@@ -177,20 +178,21 @@ func inSandbox(p proc.Process) bool {
 }
 
 const (
-	sidecarTimeout = 5 * time.Second
-	maxStatus      = 1 << 20 // bytes of the status page
-	maxWhy         = 300     // characters of it that are shown
+	pageTimeout = 5 * time.Second
+	maxStatus   = 1 << 20 // bytes of the status page
+	maxWhy      = 300     // characters of it that are shown
 )
 
 // sidecar collects the facts about the sidecar. Others are where further ones
 // listen.
-func sidecar(ctx context.Context, c Config, others []netip.AddrPort) Sidecar {
-	ctx, cancel := context.WithTimeout(ctx, sidecarTimeout)
-	defer cancel()
-	s := Sidecar{SOCKS: c.SOCKS, Answer: setup.Knock(ctx, c.SOCKS, "", "")}
+func sidecar(ctx context.Context, c Config, others []setup.Sidecar) Sidecar {
+	s := Sidecar{SOCKS: c.SOCKS}
+	var wg sync.WaitGroup
+	wg.Go(func() { s.Answer = setup.Knock(ctx, c.SOCKS, "", "") })
 	if st, err := readStatus(ctx, c.Status); err == nil {
 		s.Page, s.Ready, s.Why, s.Advice = true, st.Ready, plain(st.Why), plain(st.Advice)
 	}
+	wg.Wait()
 	if !s.Answer.SOCKS5() || !s.Page {
 		s.Holder = setup.Holder(c.SOCKS)
 		s.Others = proxies(ctx, others)
@@ -199,6 +201,8 @@ func sidecar(ctx context.Context, c Config, others []netip.AddrPort) Sidecar {
 }
 
 func readStatus(ctx context.Context, url string) (st status.Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(url, "/")+"/status.json", nil)
 	if err != nil {
 		return st, err

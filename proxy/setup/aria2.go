@@ -8,7 +8,7 @@ type aria2 struct{}
 
 func (aria2) Name() string         { return "aria2" }
 func (aria2) Title() string        { return "aria2" }
-func (aria2) SOCKS() bool          { return false }
+func (aria2) NoSOCKS() string      { return "it has no SOCKS setting for its peers" }
 func (aria2) Start() string        { return "" }
 func (aria2) Command() string      { return "aria2c" }
 func (aria2) Remedy(string) string { return "" }

@@ -15,9 +15,9 @@ type Client interface {
 	Name() string
 	Title() string
 
-	// SOCKS reports whether its peers and trackers can go through the sidecar's
-	// SOCKS proxy. A client without is safe under shoal run alone.
-	SOCKS() bool
+	// NoSOCKS says why the client is not safe behind the sidecar's SOCKS proxy,
+	// but under shoal run alone; "" when it is.
+	NoSOCKS() string
 
 	// Start says what it does past any proxy each time it starts, whatever is set;
 	// "" for nothing.

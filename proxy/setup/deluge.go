@@ -19,9 +19,9 @@ var Deluge = register(deluge{})
 
 type deluge struct{}
 
-func (deluge) Name() string  { return "deluge" }
-func (deluge) Title() string { return "Deluge" }
-func (deluge) SOCKS() bool   { return true }
+func (deluge) Name() string    { return "deluge" }
+func (deluge) Title() string   { return "Deluge" }
+func (deluge) NoSOCKS() string { return "" }
 
 // Start: it hands its settings to a libtorrent that runs already, by
 // libtorrent's own defaults.

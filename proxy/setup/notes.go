@@ -25,7 +25,7 @@ func boundNotes(p Profile, w Want) []string {
 	return []string{fmt.Sprintf("The binding to %s is removed: a bound client transfers nothing through Shoal. Without the sidecar it would then use any interface; --keep-interface keeps the binding.", p.Bound)}
 }
 
-// needsNothing is what to know of a client without settings that Shoal changes.
-func needsNothing(c Client) string {
-	return fmt.Sprintf("%s has no SOCKS setting for its peers and needs no other: start it under shoal run, and never without.", c.Title())
+// runOnly is what to know of a client that is safe under shoal run alone.
+func runOnly(c Client) string {
+	return fmt.Sprintf("Start %s under shoal run, and never without: %s.", c.Title(), c.NoSOCKS())
 }

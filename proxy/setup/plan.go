@@ -32,10 +32,10 @@ func NewPlan(ctx context.Context, i Instance, w Want, state string) (*Plan, erro
 	p := &Plan{instance: i, store: store{state}}
 	c, ok := i.Client.(configurable)
 	if !ok {
-		p.Notes = []string{needsNothing(i.Client)}
+		p.Notes = []string{runOnly(i.Client) + " No setting has to change for that."}
 		return p, nil
 	}
-	if err := w.check(); err != nil && c.SOCKS() {
+	if err := w.check(); err != nil && c.NoSOCKS() == "" {
 		return nil, err
 	}
 	var s seen

@@ -19,6 +19,7 @@ func files(t *testing.T) map[Client]string {
 		QBittorrent:  sections(t, "qbittorrent.txt")["4.5 with another proxy"],
 		Deluge:       sections(t, "objects.txt")["Deluge 2.0"],
 		Transmission: sections(t, "objects.txt")["Transmission 4.1"],
+		BiglyBT:      strings.TrimSpace(sections(t, "biglybt.txt")["3.2 behind a proxy"]),
 	}
 }
 
@@ -74,21 +75,21 @@ func TestUndoBringsAFileBackToTheByte(t *testing.T) {
 			i, state := closed(t, c, text), filepath.Join(t.TempDir(), "state")
 			p := apply(t, i, want, state)
 			if p.API() || len(p.Changes) == 0 || content(t, i.File) == text {
-				t.Fatalf("%s %s: nothing changed", c, name)
+				t.Fatalf("%v %s: nothing changed", c, name)
 			}
 			again, err := NewPlan(t.Context(), i, want, state)
 			if err != nil || len(again.Changes) > 0 {
-				t.Errorf("%s %s: a second time: %v, %v", c, name, again, err)
+				t.Errorf("%v %s: a second time: %v, %v", c, name, again, err)
 			}
 			if err := again.Apply(t.Context()); err != nil { // and it forgets nothing
 				t.Fatal(err)
 			}
 			undo(t, i, state)
 			if got := content(t, i.File); got != text {
-				t.Errorf("%s %s: got\n%s\nwant\n%s", c, name, got, text)
+				t.Errorf("%v %s: got\n%s\nwant\n%s", c, name, got, text)
 			}
 			if _, err := NewUndo(t.Context(), i, state); err == nil {
-				t.Errorf("%s %s: it can be undone twice", c, name)
+				t.Errorf("%v %s: it can be undone twice", c, name)
 			}
 		}
 	}
@@ -96,7 +97,7 @@ func TestUndoBringsAFileBackToTheByte(t *testing.T) {
 
 func TestOfSeveralSetupsTheFirstIsUndone(t *testing.T) {
 	for c, text := range files(t) {
-		if c == Transmission {
+		if c.NoSOCKS() != "" {
 			continue // there is only one
 		}
 		i, state := closed(t, c, text), t.TempDir()
@@ -118,8 +119,11 @@ func TestUndoLeavesAloneWhatTheClientHasWrittenSince(t *testing.T) {
 		f := c.(configurable).format()
 		was, _ := f.get([]byte(text), "dht")
 		name, since := "max_upload_speed", "7.5"
-		if c == QBittorrent {
+		switch c {
+		case QBittorrent:
 			name, since = "BitTorrent/Session/Port", "1234"
+		case BiglyBT:
+			name, since = "TCP.Listen.Port", "i1234e"
 		}
 		b, err := f.set([]byte(content(t, i.File)), name, since)
 		if err != nil {

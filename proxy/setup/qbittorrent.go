@@ -17,7 +17,7 @@ type qBittorrent struct{}
 
 func (qBittorrent) Name() string       { return "qbittorrent" }
 func (qBittorrent) Title() string      { return "qBittorrent" }
-func (qBittorrent) SOCKS() bool        { return true }
+func (qBittorrent) NoSOCKS() string    { return "" }
 func (qBittorrent) Start() string      { return "" }
 func (qBittorrent) Command() string    { return "qbittorrent" }
 func (qBittorrent) programs() []string { return []string{"qbittorrent-nox", "qbittorrent"} }

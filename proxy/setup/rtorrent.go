@@ -8,7 +8,7 @@ type rTorrent struct{}
 
 func (rTorrent) Name() string         { return "rtorrent" }
 func (rTorrent) Title() string        { return "rTorrent" }
-func (rTorrent) SOCKS() bool          { return false }
+func (rTorrent) NoSOCKS() string      { return "it has no SOCKS setting for its peers" }
 func (rTorrent) Start() string        { return "" }
 func (rTorrent) Command() string      { return "rtorrent" }
 func (rTorrent) Remedy(string) string { return "" }

@@ -222,13 +222,15 @@ func TestWhatElseMakesClientsFail(t *testing.T) {
 		{"its two settings", Deluge, seen{api: settings{"listen_interface": value("192.0.2.5"), "outgoing_interface": value("tun0")}}, want, `
 			listen_interface: "192.0.2.5" → ""
 			outgoing_interface: "tun0" → ""`, []string{"DHT is off", "binding to 192.0.2.5", "each time it starts", "certificate verify failed"}},
+		{"in the file", BiglyBT, seen{file: settings{"Bind IP": value("192.0.2.5"), "Plugin.UPnP.upnp.enable": value(0)}}, want, `
+			Bind IP: "192.0.2.5" → ""`, []string{"shoal run", "binding to 192.0.2.5"}},
 		{"in the file", Transmission, seen{file: settings{"bind-address-ipv4": value("192.0.2.5"), "bind-address-ipv6": value("::")}}, want, `
 			bind-address-ipv4: "192.0.2.5" → "0.0.0.0"`, []string{"shoal run", "DHT stays", "binding to 192.0.2.5"}},
 	} {
 		t.Run(c.client.Name()+" "+c.name, func(t *testing.T) {
 			var got []string
 			for _, change := range c.client.(configurable).changes(c.seen, c.want) {
-				if strings.Contains(change.Name, "nterface") || strings.Contains(change.Name, "bind-") || strings.Contains(strings.ToLower(change.Name), "validate") {
+				if strings.Contains(change.Name, "nterface") || strings.Contains(strings.ToLower(change.Name), "bind") || strings.Contains(strings.ToLower(change.Name), "validate") {
 					got = append(got, change.String())
 				}
 			}
@@ -293,6 +295,27 @@ func TestDelugeAndTransmissionGetWhatTheyNeed(t *testing.T) {
 			plan = delugeChanges(s, want)
 		}
 		check(t, name, lines(plan), changes)
+	}
+}
+
+func TestBiglyBTGetsWhatItNeeds(t *testing.T) {
+	all := sections(t, "biglybt.txt")
+	for name, changes := range map[string]string{
+		"3.2 behind a proxy": `
+			Enable.Proxy: 1 → 0
+			Proxy.Data.Enable: 1 → 0
+			Plugin.UPnP.upnp.enable: (not set) → 0
+			Bind IP: "192.0.2.5" → ""`,
+		"3.2 as first written": `
+			Plugin.UPnP.upnp.enable: (not set) → 0`,
+	} {
+		s := parsed(t, BiglyBT, strings.TrimSpace(all[name]))
+		plan := BiglyBT.(configurable).changes(seen{file: s}, Want{})
+		check(t, name, lines(plan), changes)
+	}
+	p := BiglyBT.(configurable).profile(seen{file: parsed(t, BiglyBT, strings.TrimSpace(all["3.2 behind a proxy"]))})
+	if p.Proxy != "socks5" || p.ProxyAddr != "127.0.0.1:1080" || p.PeersProxied || !p.UPnP || !p.LSD || !p.DHT || p.NATPMP || p.Bound != "192.0.2.5" {
+		t.Errorf("%+v", p)
 	}
 }
 

@@ -21,9 +21,9 @@ type Answer uint8
 
 // The answers.
 const (
-	Silence       Answer = iota // no answer in time, or no way there
+	Silence       Answer = iota // it can't be reached
 	Nobody                      // nothing listens there
-	Foreign                     // what listens there speaks no SOCKS5
+	Foreign                     // what listens there speaks no SOCKS5, or hangs
 	Served                      // it is a SOCKS5 proxy, and takes the client
 	LoginMissing                // it wants a password, and the client offers none
 	LoginRejected               // it wants another password
@@ -48,11 +48,7 @@ func Knock(ctx context.Context, at netip.AddrPort, user, password string) Answer
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	answer := greet(conn, user, password)
-	if ctx.Err() != nil {
-		return Silence
-	}
-	return answer
+	return greet(conn, user, password)
 }
 
 // The parts of SOCKS5 that a greeting takes (RFC 1928, RFC 1929).

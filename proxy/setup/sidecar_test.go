@@ -64,7 +64,7 @@ func FuzzGreet(f *testing.F) {
 	})
 }
 
-func TestNobodyAndSilenceAreToldApart(t *testing.T) {
+func TestNobodyIsToldApartFromAMuteProgram(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -74,14 +74,14 @@ func TestNobodyAndSilenceAreToldApart(t *testing.T) {
 	go func() {
 		if conn, err := ln.Accept(); err == nil { // and says nothing
 			defer conn.Close()
-			var b [3]byte
-			io.ReadFull(conn, b[:])
+			var b [4]byte
+			io.ReadFull(conn, b[:3])
 			cancel()
 			conn.Read(b[:])
 		}
 	}()
-	if got := Knock(ctx, at, "", ""); got != Silence {
-		t.Errorf("a mute one: got %d, want %d", got, Silence)
+	if got := Knock(ctx, at, "", ""); got != Foreign {
+		t.Errorf("a mute one: got %d, want %d", got, Foreign)
 	}
 	ln.Close()
 	if got := Knock(t.Context(), at, "", ""); got != Nobody {

@@ -21,7 +21,7 @@ type transmission struct{}
 
 func (transmission) Name() string    { return "transmission" }
 func (transmission) Title() string   { return "Transmission" }
-func (transmission) SOCKS() bool     { return false }
+func (transmission) NoSOCKS() string { return "it has no SOCKS setting for its peers" }
 func (transmission) Start() string   { return "" }
 func (transmission) Command() string { return "transmission-daemon --foreground" }
 func (transmission) format() format  { return objectFormat{} }
@@ -81,7 +81,7 @@ func (transmission) profile(s seen) Profile { return transmissionProfile(s) }
 
 func (c transmission) notes(s seen, w Want) []string {
 	all := []string{
-		"Transmission has no SOCKS setting for its peers: start it under shoal run, and never without.",
+		runOnly(c),
 		"Its DHT stays as it is: shoal run answers it.",
 	}
 	return append(all, boundNotes(c.profile(s), w)...)

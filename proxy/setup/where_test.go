@@ -23,6 +23,9 @@ func TestCommandLinesAreRecognised(t *testing.T) {
 		{[]string{"shoal", "setup", "qbittorrent"}, nil, ""},
 		{[]string{"aria2c", "--enable-rpc"}, Aria2, "aria2c"},
 		{[]string{"rtorrent"}, RTorrent, "rtorrent"},
+		{[]string{"/usr/bin/java", "-cp", "a.jar:b.jar", "-Xmx256m", "com.biglybt.ui.Main", "--ui=telnet"}, BiglyBT, "com.biglybt.ui.Main"},
+		{[]string{"java", "-jar", "minecraft.jar"}, nil, ""},
+		{[]string{"sh", "/usr/bin/biglybt"}, nil, ""}, // it starts java
 		{nil, nil, ""},
 	} {
 		got, program, _, ok := classify(c.args)
@@ -57,6 +60,9 @@ func TestTheSettingsOfAProcessAreWhereItWasTold(t *testing.T) {
 		{Transmission, "transmission-daemon", []string{"-g/t"}, nil, linux, "/t/settings.json"},
 		{Transmission, "transmission-daemon", nil, map[string]string{"TRANSMISSION_HOME": "/e"}, linux, "/e/settings.json"},
 		{Transmission, "transmission-qt", nil, nil, windows, "/local/transmission/settings.json"},
+		{BiglyBT, "com.biglybt.ui.Main", []string{"-Dazureus.config.path=/b", "--ui=telnet"}, nil, linux, "/b/biglybt.config"},
+		{BiglyBT, "com.biglybt.ui.Main", nil, nil, linux, "/home/u/.biglybt/biglybt.config"},
+		{BiglyBT, "BiglyBT", nil, nil, windows, "/roaming/BiglyBT/biglybt.config"},
 	} {
 		got := c.client.(configurable).file(c.program, c.args, func(name string) string { return c.env[name] }, c.in)
 		if got != c.want {
