@@ -1,7 +1,8 @@
-// Package proxy is the sidecar beside a torrent client: it owns everything that
-// runs there. It answers the client's trackers and DHT from the blind trackers,
-// and joins its peer connections to streams.
-// Not here: what any of these is; each has a package below.
+// Package proxy is the sidecar beside a torrent client. It wires together the
+// packages below it, and starts and ends them: the doors (socks, confined) by
+// which clients come, the front that serves them, the swarms, and the uplink to
+// the network.
+// Not here: what any of these does.
 package proxy
 
 import (

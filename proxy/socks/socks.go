@@ -1,12 +1,11 @@
 // Package socks is the SOCKS5 address that a torrent client is told to use
 // (RFC 1928, RFC 1929): CONNECT, UDP ASSOCIATE with µTP (package utp) inside, and
 // Tor's RESOLVE.
-// It tells apart what the client wants, and dials nothing: what goes to a
-// stand-in is for a peer, what goes elsewhere is a tracker's, the DHT's, or
-// refused and counted. No name is resolved.
-// Not here: what an announce is answered (package announce), who is behind a
-// stand-in and how he is reached (packages peers, inbound), what the client
-// may say to him (package scrub).
+// It knows which client a connection or packet is from, and dials nothing: what
+// goes to a stand-in is for a peer, and what else there is package front sorts,
+// serves or refuses. No name is resolved.
+// Not here: what the client is answered (package front), what it may say to a
+// peer (package scrub).
 package socks
 
 import (
