@@ -25,6 +25,7 @@ import (
 	"github.com/shoal-p2p/shoal/proxy/authority"
 	"github.com/shoal-p2p/shoal/proxy/confined"
 	"github.com/shoal-p2p/shoal/proxy/front"
+	"github.com/shoal-p2p/shoal/proxy/memory"
 	"github.com/shoal-p2p/shoal/proxy/socks"
 	"github.com/shoal-p2p/shoal/proxy/status"
 	"github.com/shoal-p2p/shoal/proxy/swarm"
@@ -92,8 +93,8 @@ type Sidecar struct {
 	locked            *os.File
 }
 
-// New opens the state folder and listens; nothing is dialled before Run.
-func New(cfg Config) (*Sidecar, error) {
+// complete sets the defaults, and returns an error for what can't be.
+func (cfg *Config) complete() error {
 	if cfg.SOCKS == "" {
 		cfg.SOCKS = DefaultSOCKS
 	}
@@ -104,13 +105,21 @@ func New(cfg Config) (*Sidecar, error) {
 		cfg.Log = slog.Default()
 	}
 	if err := cfg.Network.Check(); err != nil {
-		return nil, err
+		return err
 	}
 	if len(cfg.Network.Entries) == 0 && !cfg.BootstrapDirect {
-		return nil, errors.New("the network names no entry relay, where a sidecar enters: a link without any is for relays. Ask the tracker's operator for the link that shoal-tracker --print-link prints once relays have joined; or set --bootstrap-direct, and the first start dials a tracker, which then sees this computer's address")
+		return errors.New("the network names no entry relay, where a sidecar enters: a link without any is for relays. Ask the tracker's operator for the link that shoal-tracker --print-link prints once relays have joined; or set --bootstrap-direct, and the first start dials a tracker, which then sees this computer's address")
 	}
 	if cfg.Hops < 0 || cfg.Hops > path.MaxOwn || cfg.Hops == 0 && !cfg.Network.Test {
-		return nil, fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)
+		return fmt.Errorf("%w: --hops %d: want 1 to %d own relays (0 in a test network only)", ErrUsage, cfg.Hops, path.MaxOwn)
+	}
+	return nil
+}
+
+// New opens the state folder and listens; nothing is dialled before Run.
+func New(cfg Config) (*Sidecar, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
 	}
 	p := &Sidecar{cfg: cfg}
 	var err error
@@ -142,26 +151,11 @@ func New(cfg Config) (*Sidecar, error) {
 	if err != nil {
 		return nil, err
 	}
-	memory, back, gone, err := openMemory(cfg)
+	m, back, gone, err := openMemory(cfg)
 	if err != nil {
 		return nil, err
 	}
-	pace := swarm.DefaultPace
-	if cfg.Network.Test {
-		pace = testPace
-	}
-	p.swarms = swarm.New(swarm.Config{
-		State: p.path("clients"), Circuits: p.up.Circuits, Chooser: p.up.Chooser, Relays: p.up.Keeper.Relays, Relay: p.up.Keeper.Relay,
-		Trackers: p.up.Trackers, Heard: p.up.Heard, Budget: window.NewBudget(streamMemory), Now: p.up.Now, Pace: pace,
-	})
-	p.front = front.New(front.Config{
-		Secret: p.secret, Strict: cfg.Strict, Swarms: p.swarms, TLS: p.tls, Counters: &p.counters, NotReady: p.up.Why, Log: cfg.Log,
-		Door: p.door, Await: func(ctx context.Context, c swarm.Client) { p.socks.Await(ctx, c) },
-		Memory: memory, Back: back, Gone: gone,
-	})
-	learned := func(k socks.Known) { memory.Heard(k.Client, k.UDP, k.Owner) }
-	p.socks = socks.New(socks.Config{Password: cfg.Password, Count: p.counters.Add, Earlier: known(back), Learned: learned}, handler{p.front})
-	p.confined = confined.New(p.front, p.up.Why)
+	p.wire(m, back, gone)
 	if !cfg.NoSOCKS {
 		if p.socksLn, err = socks.Listen(cfg.SOCKS, cfg.Password); err != nil {
 			return nil, err
@@ -175,6 +169,27 @@ func New(cfg Config) (*Sidecar, error) {
 	}
 	opened = true
 	return p, nil
+}
+
+// wire makes the swarms, the front and its doors. m remembers clients for the
+// next run; of an earlier one back are to be taken back, and gone are over.
+func (p *Sidecar) wire(m *memory.Memory, back, gone []memory.Client) {
+	pace := swarm.DefaultPace
+	if p.cfg.Network.Test {
+		pace = testPace
+	}
+	p.swarms = swarm.New(swarm.Config{
+		State: p.path("clients"), Circuits: p.up.Circuits, Chooser: p.up.Chooser, Relays: p.up.Keeper.Relays, Relay: p.up.Keeper.Relay,
+		Trackers: p.up.Trackers, Heard: p.up.Heard, Budget: window.NewBudget(streamMemory), Now: p.up.Now, Pace: pace,
+	})
+	p.front = front.New(front.Config{
+		Secret: p.secret, Strict: p.cfg.Strict, Swarms: p.swarms, TLS: p.tls, Counters: &p.counters, NotReady: p.up.Why, Log: p.cfg.Log,
+		Door: p.door, Await: func(ctx context.Context, c swarm.Client) { p.socks.Await(ctx, c) },
+		Memory: m, Back: back, Gone: gone,
+	})
+	learned := func(k socks.Known) { m.Heard(k.Client, k.UDP, k.Owner) }
+	p.socks = socks.New(socks.Config{Password: p.cfg.Password, Count: p.counters.Add, Earlier: known(back), Learned: learned}, handler{p.front})
+	p.confined = confined.New(p.front, p.up.Why)
 }
 
 func (p *Sidecar) path(name string) string { return filepath.Join(p.cfg.State, name) }
