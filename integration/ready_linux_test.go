@@ -13,6 +13,7 @@ import (
 	"github.com/shoal-p2p/shoal/circuit/path"
 	"github.com/shoal-p2p/shoal/integration/clients"
 	"github.com/shoal-p2p/shoal/integration/process"
+	"github.com/shoal-p2p/shoal/integration/torrent"
 )
 
 // known bounds the time until a sidecar knows that its line is cut. It takes 9 s
@@ -43,10 +44,11 @@ func TestReadyIsTrue(t *testing.T) {
 			t.Parallel() // most of it is waiting
 			h := s.home(t, s.network)
 			t.Logf("ready %v after the start", h.ready(t, ctx, true).Round(10*time.Millisecond))
+			secret := "a torrent"
 			if busy {
 				other := s.home(t, s.network)
 				other.ready(t, ctx, true)
-				transfer(t, ctx, other, h)
+				secret = transfer(t, ctx, other, h).Hash.String()
 			}
 			for range 2 { // at different moments between two keepalives
 				if err := h.host.Cut(); err != nil {
@@ -82,13 +84,16 @@ func TestReadyIsTrue(t *testing.T) {
 				t.Errorf("the log says %d times that it is not ready: %s", n, words)
 			}
 			h.private(t)
+			if strings.Contains(strings.ToLower(words), secret) {
+				t.Errorf("the log names the torrent: %s", words)
+			}
 		})
 	}
 }
 
 // transfer has a file move from one household's client to the other's for
 // longer than the test, and returns when it does.
-func transfer(t *testing.T, ctx context.Context, from, to *household) {
+func transfer(t *testing.T, ctx context.Context, from, to *household) torrent.Torrent {
 	t.Helper()
 	client := func(h *household, limit int) clients.Client {
 		return startClient(t, ctx, clients.QBittorrent, clients.Config{Dir: t.TempDir(), SOCKS: h.SOCKS, Dial: h.host.Dial, DownloadLimit: limit,
@@ -103,6 +108,7 @@ func transfer(t *testing.T, ctx context.Context, from, to *household) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return tor
 }
 
 // guards returns a household's guards, the first first.

@@ -52,7 +52,8 @@ func (k *Keeper) Fetch(ctx context.Context, c *circuit.Client, from path.Relay) 
 	case (errors.Is(err, ErrStale) || errors.Is(err, errFuture)) && ahead.Abs() > circuit.ClockSlack:
 		err = fault.ClockOff(ahead, err)
 	case err == nil && len(answer) == 0 && k.Merged().Views == 0:
-		err = fault.New(fault.NoViews, "{who} has no list of relays from the trackers itself", adviceTrackers, nil)
+		err = fault.New(fault.NoViews, "{who} has no list of relays from any tracker that the network file names",
+			"Trackers are down, or the network file is wrong: ask whoever gave it to you. Shoal keeps asking.", nil)
 	}
 	return news, err
 }
