@@ -70,7 +70,11 @@ func (h handler) Elsewhere(ctx context.Context, from socks.Origin, host string, 
 func (h handler) Peer(ctx context.Context, from socks.Origin, a netip.AddrPort) (socks.Session, error) {
 	c := h.client(from, netip.Addr{})
 	defer c.Release()
-	return c.Peer(ctx, a)
+	session, err := c.Peer(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	return c.Attend(session), nil
 }
 
 // Packet implements socks.Handler.

@@ -267,6 +267,7 @@ type source struct{ *Sidecar }
 func (p source) Status() status.Status {
 	s := status.Status{Version: p.cfg.Program, Ready: true, Hops: p.cfg.Hops}
 	s.Warnings = p.counters.Advice(time.Now())
+	s.Warnings = append(s.Warnings, p.front.Warnings()...)
 	if p.confined.Silent() {
 		s.Warnings = append(s.Warnings, "The client has announced no torrent and dialled no peer. If it has torrents that run, it may be set to use a network interface or address that does not exist under shoal run.")
 	}

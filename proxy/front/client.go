@@ -19,6 +19,7 @@ type Client struct {
 	udp  *announce.UDP
 	dht  *dht.Server
 	jobs chan struct{} // one for each packet that is being answered
+	mute mute
 
 	holds int         // guarded by f.mu: what keeps it from being forgotten
 	acted atomic.Bool // it has done what a torrent client does

@@ -197,6 +197,18 @@ func (f *Front) Acted(name swarm.Client) bool {
 	return c != nil && c.acted.Load()
 }
 
+// Warnings returns what the status page says of clients. It names none of them.
+func (f *Front) Warnings() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.clients {
+		if c.mute.shows(time.Now()) {
+			return []string{textMute}
+		}
+	}
+	return nil
+}
+
 func newClient(f *Front, name swarm.Client) *Client {
 	c := &Client{
 		f: f, name: name, jobs: make(chan struct{}, maxJobs),
