@@ -3,6 +3,7 @@ package seldom
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,15 +14,22 @@ func TestTheFirstIsWrittenAtOnceAndTheRestSeldom(t *testing.T) {
 		var l Log
 		ctx, cancel := context.WithCancel(t.Context())
 		go l.Run(ctx)
+		var mu sync.Mutex // Run writes, too
 		var said []string
 		note := func(name string, times int) {
 			for range times {
-				l.Note(name, func(n uint64) { said = append(said, fmt.Sprint(name, " ", n)) })
+				l.Note(name, func(n uint64) {
+					mu.Lock()
+					defer mu.Unlock()
+					said = append(said, fmt.Sprint(name, " ", n))
+				})
 			}
 		}
 		hears := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if fmt.Sprint(said) != fmt.Sprint(want) {
 				t.Errorf("written: %q, want %q", said, want)
 			}
