@@ -134,7 +134,7 @@ func TestClientsThatShareASidecarAreNamed(t *testing.T) {
 	args := []string{"setup", "qbittorrent", "--yes", "--socks", s.SOCKS, "--socks-user", "you", "--state", t.TempDir()}
 	got := command(t, ctx, shoal(), args...)
 	for i, c := range []clients.Client{a, b} {
-		line := fmt.Sprintf("--pid %s  (pid %s, settings in %s/qBittorrent/config/qBittorrent.conf, control port %s)", pids[i], pids[i], c.Config().Dir, portOf(t, webUI(t, c)))
+		line := fmt.Sprintf("--pid %s  (pid %s, settings in %s/qBittorrent/config/qBittorrent.conf, Web UI port %s)", pids[i], pids[i], c.Config().Dir, portOf(t, webUI(t, c)))
 		if got.code != 1 || !strings.Contains(got.stderr, line) {
 			t.Errorf("%+v, want exit code 1 and %q", got, line)
 		}
@@ -234,6 +234,32 @@ func TestSetupMakesABoundClientTransfer(t *testing.T) {
 	seed(t, ctx, both[0], tor)
 	add(t, ctx, both[1], tor)
 	arrives(t, ctx, both[1], tor)
+}
+
+// TestABoundClientInsideShoalRunIsNamed, and one that is bound to what shoal run
+// gives it is not.
+func TestABoundClientInsideShoalRunIsNamed(t *testing.T) {
+	network := network(t)
+	ctx := deadline(t)
+	for _, c := range []struct {
+		flags []string
+		code  int
+		says  string
+	}{
+		{nil, 1, `fault +bound .*it is bound to 10\.2\.0\.2, which shoal run doesn't have.*\n +to do: .*shoal run --interface NAME=ADDRESS`},
+		{[]string{"--interface", "wg0=10.2.0.2"}, 0, `Clean\. Checked: Transmission \(pid \d+\)\.`},
+	} {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, "settings.json"), `{"bind-address-ipv4": "10.2.0.2", "dht-enabled": false}`)
+		args := append([]string{"run", "--network", network.Network, "--state", t.TempDir()}, c.flags...)
+		p, err := process.Start("transmission", exec.Command(shoal(), append(args, "--", "transmission-daemon", "--foreground", "--config-dir", dir)...), filepath.Join(dir, "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.Kill)
+		examine(t, ctx, c.code, c.says)
+		stop(t, p)
+	}
 }
 
 // examine runs shoal doctor until it has that exit code and says that: a client

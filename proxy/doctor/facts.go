@@ -22,7 +22,8 @@ type Facts struct {
 	Live    bool   // the client itself said its settings; else its file did
 	Run     string // the command that starts it under shoal run
 
-	Sandbox bool // it runs inside shoal run, whose only way out is the sidecar
+	Sandbox bool     // it runs inside shoal run, whose only way out is the sidecar
+	Own     []string // the names and addresses of its network there
 
 	Sight   Sight         // whether Sockets are all that it has
 	Sockets []proc.Socket //
@@ -48,13 +49,16 @@ const (
 // Sidecar is what is known of it.
 type Sidecar struct {
 	SOCKS  netip.AddrPort
-	Answer setup.Answer     // of its SOCKS address, to a client without a login
+	Answer setup.Answer     // of its SOCKS address
 	Holder string           // the program that listens there, "" when unknown
 	Others []netip.AddrPort // where sidecars on this computer listen, this one left out
 	Page   bool             // its status page answers
 	Ready  bool             // as the page says
 	Why    string           // as the page says
 	Advice string           // as the page says
+
+	// Refused counts what it refused since its start, as the page says.
+	Refused map[string]uint64
 }
 
 // Level is how bad a finding is.

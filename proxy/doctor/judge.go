@@ -88,11 +88,17 @@ func (j *judge) start() {
 	}
 }
 
-// bound is a client that can't reach the sidecar's loopback, or the network that
-// shoal run made.
+// bound is a client that can't reach the sidecar's loopback, or has another
+// network than the one that it is bound to.
 func (j *judge) bound() {
-	if j.Profile.Bound != "" && !(j.Sandbox && slices.Contains(sandbox, j.Profile.Bound)) {
-		j.fault("bound", fmt.Sprintf("it is bound to %s, and a bound client transfers nothing through Shoal though its trackers answer", j.Profile.Bound))
+	to := j.Profile.Bound
+	switch {
+	case to == "":
+	case !j.Sandbox:
+		j.fault("bound", fmt.Sprintf("it is bound to %s, and a bound client transfers nothing through Shoal though its trackers answer", to))
+	case !slices.Contains(j.Own, to):
+		j.say(Fault, "bound", fmt.Sprintf("it is bound to %s, which shoal run doesn't have, so it sends nothing", to),
+			j.Client.Remedy("bound")+"; or shoal run --interface NAME=ADDRESS, with what it is bound to")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/shoal-p2p/shoal/proxy/setup"
+	"github.com/shoal-p2p/shoal/proxy/status"
 )
 
 // JudgeSidecar returns what is to say of the sidecar.
@@ -26,8 +27,17 @@ func JudgeSidecar(s Sidecar) []Finding {
 	case !s.Ready:
 		j.say(Fault, "sidecar", "it is not ready: "+s.Why, s.Advice)
 	}
+	for _, r := range wrongSettings {
+		if n := s.Refused[r.String()]; n > 0 {
+			j.say(Note, "refused", fmt.Sprintf("since it started, %d times: %s", n, r.Text()), "")
+		}
+	}
 	return j.all
 }
+
+// wrongSettings are the refusals that a setting of a client's ends: of one that
+// can't be seen from here, or of before it was changed.
+var wrongSettings = []status.Reason{status.Password, status.NoPassword, status.SOCKS4, status.HTTPProxy, status.NotProxied, status.Certificate, status.System}
 
 func (s Sidecar) holder() string {
 	if s.Holder == "" {

@@ -81,7 +81,9 @@ func TestEachLeakIsNamed(t *testing.T) {
 		{"SOCKS4 at the sidecar", qb, func(f *Facts) { f.Profile.Proxy = "socks4" }, "leak:lsd leak:nat-pmp leak:proxy leak:upnp"},
 		{"bound to an interface", qb, func(f *Facts) { f.Profile.Bound = "eth0" }, "fault:bound"},
 		{"bound to an interface inside shoal run", transmission, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{Bound: "192.0.2.5"} }, "fault:bound"},
-		{"bound to shoal run's own interface", qb, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{Bound: "shoal0"} }, ""},
+		{"bound to shoal run's own interface", qb, func(f *Facts) {
+			f.Sandbox, f.Own, f.Profile = true, []string{"lo", "wg0", "10.2.0.2"}, setup.Profile{Bound: "10.2.0.2"}
+		}, ""},
 		{"no check of HTTPS trackers without the sidecar", qb, func(f *Facts) { f.Profile = setup.Profile{} }, "leak:peers leak:unchecked"},
 		{"aria2 outside shoal run", setup.Aria2, func(f *Facts) { f.Profile, f.Sockets = setup.Profile{}, []proc.Socket{tcp("0.0.0.0:6881", "")} }, "leak:listen leak:peers"},
 		{"rTorrent inside shoal run", setup.RTorrent, func(f *Facts) { f.Sandbox, f.Profile = true, setup.Profile{} }, ""},
@@ -166,6 +168,7 @@ func TestTheSidecarIsJudged(t *testing.T) {
 		{"not there", Sidecar{Answer: setup.Nobody}, "fault:sidecar", "shoal proxy --network"},
 		{"not there, but elsewhere", Sidecar{Answer: setup.Nobody, Others: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1090")}}, "fault:sidecar", "127.0.0.1:1090"},
 		{"not there, another's page", Sidecar{Answer: setup.Nobody, Page: true, Ready: true}, "fault:sidecar", "nothing listens"},
+		{"it refused clients", Sidecar{Answer: setup.Served, Page: true, Ready: true, Refused: map[string]uint64{"socks4": 3, "web": 9}}, "note:refused", "3 times: SOCKS4"},
 		{"out of reach", Sidecar{Answer: setup.Silence}, "fault:sidecar", "can't be reached"},
 		{"a web server", Sidecar{Answer: setup.Foreign, Holder: "nginx (pid 7)"}, "fault:sidecar", "nginx (pid 7)"},
 		{"another program's proxy", Sidecar{Answer: setup.Served, Holder: "tor (pid 7)"}, "unknown:sidecar", "tor (pid 7)"},

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shoal-p2p/shoal/proxy/netns"
 	"github.com/shoal-p2p/shoal/proxy/proc"
 	"github.com/shoal-p2p/shoal/proxy/setup"
 	"github.com/shoal-p2p/shoal/proxy/status"
@@ -125,7 +126,7 @@ func proxies(ctx context.Context, sidecars []setup.Sidecar) []netip.AddrPort {
 		var mu sync.Mutex
 		for _, at := range s.Listens {
 			wg.Go(func() {
-				if setup.Knock(ctx, at, "", "").SOCKS5() {
+				if setup.Look(ctx, at).SOCKS5() {
 					mu.Lock()
 					defer mu.Unlock()
 					found[i] = append(found[i], at)
@@ -147,7 +148,9 @@ func look(ctx context.Context, i setup.Instance, socks netip.AddrPort, others []
 	where := proc.Self()
 	if i.Process != nil {
 		where = *i.Process
-		f.Sandbox = inSandbox(where)
+		if f.Sandbox = inSandbox(where); f.Sandbox {
+			f.Own = own(where)
+		}
 		f.Sockets, err = where.Sockets()
 		switch {
 		case err == nil:
@@ -165,16 +168,23 @@ func look(ctx context.Context, i setup.Instance, socks netip.AddrPort, others []
 	return f
 }
 
-// The interfaces of a network that shoal run made: there are no others.
-var sandbox = []string{"lo", "shoal0", "shoal1"}
-
-// inSandbox reports whether a process is in a network that shoal run made.
+// inSandbox reports whether a process is in a network that shoal run made. A
+// process of shoal run's is in there too.
 func inSandbox(p proc.Process) bool {
 	if p.SameNetwork() {
 		return false
 	}
+	all, err := proc.List()
+	return err == nil && slices.ContainsFunc(all, func(q proc.Process) bool { return q.Args[0] == netns.Supervisor && q.SharesNetwork(p) })
+}
+
+// own returns the names and addresses of a process's network interfaces.
+func own(p proc.Process) []string {
 	all := p.Interfaces()
-	return slices.Contains(all, "shoal0") && !slices.ContainsFunc(all, func(name string) bool { return !slices.Contains(sandbox, name) })
+	for _, a := range p.Local() {
+		all = append(all, a.String())
+	}
+	return all
 }
 
 const (
@@ -188,9 +198,10 @@ const (
 func sidecar(ctx context.Context, c Config, others []setup.Sidecar) Sidecar {
 	s := Sidecar{SOCKS: c.SOCKS}
 	var wg sync.WaitGroup
-	wg.Go(func() { s.Answer = setup.Knock(ctx, c.SOCKS, "", "") })
+	wg.Go(func() { s.Answer = setup.Look(ctx, c.SOCKS) })
 	if st, err := readStatus(ctx, c.Status); err == nil {
 		s.Page, s.Ready, s.Why, s.Advice = true, st.Ready, plain(st.Why), plain(st.Advice)
+		s.Refused = st.Refused
 	}
 	wg.Wait()
 	if !s.Answer.SOCKS5() || !s.Page {

@@ -62,7 +62,7 @@ func TestTheSidecarIsLookedAt(t *testing.T) {
 		want   Sidecar
 	}{
 		{"ready", "\x05\x00", ready, Sidecar{Answer: setup.Served, Page: true, Ready: true}},
-		{"ready, with a password", "\x05\xff", ready, Sidecar{Answer: setup.LoginMissing, Page: true, Ready: true}},
+		{"ready, with a password", "\x05\x02", ready, Sidecar{Answer: setup.Served, Page: true, Ready: true}},
 		{"not ready", "\x05\x00", notReady, Sidecar{Answer: setup.Served, Page: true, Why: "too few relays [2J"}},
 		{"a page of another program", "\x05\x00", map[string]any{"ready": true}, Sidecar{Answer: setup.Served}},
 		{"no JSON", "\x05\x00", "ready", Sidecar{Answer: setup.Served}},

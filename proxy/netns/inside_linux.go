@@ -17,7 +17,7 @@ import (
 // The names under which this executable is started again. They are no
 // environment variables, which the command would inherit.
 const (
-	argInside  = "shoal-run-inside"
+	argInside  = Supervisor
 	argCommand = "shoal-run-command"
 )
 

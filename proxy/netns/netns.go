@@ -123,6 +123,10 @@ type Config struct {
 	noTUN bool // tests: take the veth pair although there is a TUN
 }
 
+// Supervisor is the name of the process that confines a command, and is in the
+// command's network.
+const Supervisor = "shoal-run-inside"
+
 // DefaultInterface is the name of the command's interface.
 const DefaultInterface = "shoal0"
 

@@ -97,3 +97,19 @@ func ParseIPv6(table []byte) bool {
 	}
 	return false
 }
+
+// ParseLocal returns the IPv4 addresses of the network's own interfaces, from
+// the table /proc/net/fib_trie.
+func ParseLocal(table []byte) (all []netip.Addr) {
+	var leaf netip.Addr
+	for line := range strings.Lines(string(table)) {
+		line = strings.TrimSpace(line)
+		if text, ok := strings.CutPrefix(line, "|-- "); ok {
+			leaf, _ = netip.ParseAddr(text)
+		}
+		if line == "/32 host LOCAL" && leaf.IsValid() && !slices.Contains(all, leaf) {
+			all = append(all, leaf)
+		}
+	}
+	return all
+}

@@ -231,7 +231,7 @@ func (p Process) Path(file string) string {
 		}
 		file = filepath.Join(cwd, file)
 	}
-	if p.shares("mnt") {
+	if p.shares("mnt", Self()) {
 		return file
 	}
 	// The same file where it is at the same place in both: the name is nicer.
@@ -246,17 +246,21 @@ func (p Process) Path(file string) string {
 
 // SameNetwork reports whether the process is in this one's network namespace,
 // and true where that can't be seen.
-func (p Process) SameNetwork() bool { return p.shares("net") }
+func (p Process) SameNetwork() bool { return p.shares("net", Self()) }
 
-// shares reports whether the process is in this one's namespace of a kind, and
+// SharesNetwork reports whether two processes are in the same network namespace, and
 // true where that can't be seen.
-func (p Process) shares(kind string) bool {
-	ours, err := os.Readlink(Self().path("ns", kind))
+func (p Process) SharesNetwork(q Process) bool { return p.shares("net", q) }
+
+// shares reports whether two processes are in the same namespace of a kind, and
+// true where that can't be seen.
+func (p Process) shares(kind string, q Process) bool {
+	one, err := os.Readlink(p.path("ns", kind))
 	if err != nil {
 		return true
 	}
-	theirs, err := os.Readlink(p.path("ns", kind))
-	return err != nil || ours == theirs
+	other, err := os.Readlink(q.path("ns", kind))
+	return err != nil || one == other
 }
 
 // Sockets returns the TCP and UDP sockets that the process holds. Those of
@@ -343,6 +347,9 @@ func (p Process) Groups() []netip.Addr { return ParseGroups(p.table("igmp"), p.t
 // IPv6 reports whether the process's network has an IPv6 address that everyone
 // can reach.
 func (p Process) IPv6() bool { return ParseIPv6(p.table("if_inet6")) }
+
+// Local returns the IPv4 addresses of the process's own network interfaces.
+func (p Process) Local() []netip.Addr { return ParseLocal(p.table("fib_trie")) }
 
 // table returns a table of the process's network; empty when there is none.
 func (p Process) table(name string) []byte {

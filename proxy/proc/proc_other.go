@@ -73,6 +73,12 @@ func (p Process) Path(file string) string { return file }
 // SameNetwork is always true here.
 func (p Process) SameNetwork() bool { return true }
 
+// SharesNetwork is always true here.
+func (p Process) SharesNetwork(Process) bool { return true }
+
+// Local can't be seen here.
+func (p Process) Local() []netip.Addr { return nil }
+
 // Sockets can't be seen here.
 func (p Process) Sockets() ([]Socket, error) { return nil, ErrUnsupported }
 

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 )
 
@@ -9,6 +10,7 @@ func FuzzTables(f *testing.F) {
 	f.Add([]byte("1\tlo        :     2      V3\n\t\t\t\t8F98C0EF     1 0:00000000\t\t0\n"))
 	f.Add([]byte("2    eth0            ff1500000000000000000000efc0988f     2 00000004 0\n"))
 	f.Add([]byte("20010db8000000000000000000000002 02 40 00 80     eth0\n"))
+	f.Add([]byte("Local:\n  |-- 10.64.0.2\n     /32 host LOCAL\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, a := range ParseGroups(b, b) {
 			if !a.IsMulticast() {
@@ -16,7 +18,16 @@ func FuzzTables(f *testing.F) {
 			}
 		}
 		ParseIPv6(b)
+		ParseLocal(b)
 	})
+}
+
+func TestOwnAddressesAreRead(t *testing.T) {
+	table := "Main:\n  +-- 0.0.0.0/0 2 0 2\n     |-- 0.0.0.0\n        /0 universe UNICAST\n     |-- 10.64.0.1\n        /32 link UNICAST\n" +
+		"Local:\n     |-- 10.64.0.2\n        /32 host LOCAL\n     |-- 127.255.255.255\n        /32 link BROADCAST\n     |-- nonsense\n        /32 host LOCAL\n"
+	if got, want := ParseLocal([]byte(table)), []netip.Addr{netip.MustParseAddr("10.64.0.2")}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }
 
 func TestOnlyAddressesOfTheInternetCountAsIPv6(t *testing.T) {

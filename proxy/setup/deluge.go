@@ -160,6 +160,7 @@ func delugeProfile(s settings) Profile {
 		UPnP:        s.is("upnp", true),
 		NATPMP:      s.is("natpmp", true),
 		ChecksHTTPS: true, // there is no setting
+		Control:     "daemon",
 		ControlPort: s.number("daemon_port"),
 		Bound:       bound(s.text(delugeBinds[0]), s.text(delugeBinds[1])),
 	}

@@ -50,8 +50,8 @@ func (i Instance) String() string {
 	}
 	if c, ok := i.Client.(configurable); ok && i.File != "" {
 		if file, err := i.settings(); err == nil && file != nil {
-			if port := c.profile(seen{file: file}).ControlPort; port != 0 {
-				all = append(all, fmt.Sprintf("control port %d", port))
+			if p := c.profile(seen{file: file}); p.ControlPort != 0 {
+				all = append(all, fmt.Sprintf("%s port %d", p.Control, p.ControlPort))
 			}
 		}
 	}

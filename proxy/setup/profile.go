@@ -35,7 +35,8 @@ type Profile struct {
 	Bound       string // the network interface or address that it is bound to, "" for none
 	ChecksHTTPS bool   // HTTPS trackers must show a certificate that the system trusts
 	TellsIPv6   bool   // it tells peers and trackers its IPv6 address
-	ControlPort int    // TCP port of its web page or daemon, 0 for none
+	Control     string // the interface by which it is controlled: "Web UI", "daemon", "RPC"
+	ControlPort int    // TCP port of that, 0 for none
 }
 
 // proxied sets the proxy.

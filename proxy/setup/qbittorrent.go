@@ -332,6 +332,7 @@ func qbProfile(s, file settings) Profile {
 		RSS:         s.is("rss_processing_enabled", false),
 		ReverseDNS:  file.is("Preferences/Connection/ResolvePeerHostNames", false),
 		ChecksHTTPS: s.is("validate_https_tracker_certificate", true),
+		Control:     "Web UI",
 		ControlPort: qbWebPort(file),
 		Bound:       bound(s.text(qbInterface), s.text("current_interface_address")),
 	}

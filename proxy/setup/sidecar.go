@@ -37,6 +37,16 @@ const knockTimeout = 5 * time.Second
 // Knock greets a proxy as a client with that login does; without a user name it
 // offers none. It asks the proxy for nothing.
 func Knock(ctx context.Context, at netip.AddrPort, user, password string) Answer {
+	return knock(ctx, at, func(conn io.ReadWriter) Answer { return greet(conn, user, password) })
+}
+
+// Look greets a proxy only to see that it is one, and gives no login. Unlike an
+// empty Knock it is no client without a password to a sidecar that wants one.
+func Look(ctx context.Context, at netip.AddrPort) Answer {
+	return knock(ctx, at, look)
+}
+
+func knock(ctx context.Context, at netip.AddrPort, greet func(io.ReadWriter) Answer) Answer {
 	ctx, cancel := context.WithTimeout(ctx, knockTimeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
@@ -48,7 +58,7 @@ func Knock(ctx context.Context, at netip.AddrPort, user, password string) Answer
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	return greet(conn, user, password)
+	return greet(conn)
 }
 
 // The parts of SOCKS5 that a greeting takes (RFC 1928, RFC 1929).
@@ -60,6 +70,15 @@ const (
 	loginVersion  = 1
 	maxLogin      = 255 // bytes of a name or password
 )
+
+// look returns Served for whatever is SOCKS5, and else Foreign.
+func look(conn io.ReadWriter) Answer {
+	answer, err := exchange(conn, []byte{socksVersion, 2, methodNone, methodLogin})
+	if err != nil || answer[0] != socksVersion || answer[1] != methodNone && answer[1] != methodLogin && answer[1] != methodRefused {
+		return Foreign
+	}
+	return Served
+}
 
 // greet returns Foreign for whatever is no SOCKS5.
 func greet(conn io.ReadWriter, user, password string) Answer {

@@ -49,6 +49,18 @@ func TestWhatAProxyAnswersIsUnderstood(t *testing.T) {
 	}
 }
 
+func TestALookGivesNoLogin(t *testing.T) {
+	for answers, want := range map[string]Answer{
+		"\x05\x00": Served, "\x05\x02": Served, "\x05\xff": Served,
+		"\x05\x01": Foreign, "\x04\x00": Foreign, "HTTP": Foreign, "\x05": Foreign, "": Foreign,
+	} {
+		conn := &scripted{answers: strings.NewReader(answers)}
+		if got := look(conn); got != want || conn.sent.String() != "\x05\x02\x00\x02" {
+			t.Errorf("%q: got %d after sending %q, want %d", answers, got, conn.sent.String(), want)
+		}
+	}
+}
+
 func FuzzGreet(f *testing.F) {
 	f.Add("", []byte("\x05\x00"))
 	f.Add("me", []byte("\x05\x02\x01\x00"))

@@ -153,7 +153,7 @@ func transmissionProfile(seen seen) Profile {
 		p.Bound = first(p.Bound, bound(seen.file.text(transmissionName(seen.file, name))))
 	}
 	if is("rpc-enabled", true) {
-		p.ControlPort = transmissionPort(s)
+		p.Control, p.ControlPort = "RPC", transmissionPort(s)
 	}
 	if is("blocklist-enabled", false) {
 		p.Fetches = append(p.Fetches, transmissionName(s, "blocklist-enabled"))
