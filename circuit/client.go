@@ -25,7 +25,7 @@ type Config struct {
 	Own     int                 // own relays before the last hop
 	Budget  *window.Budget      // what the windows of all circuits may promise
 
-	// Lost is told of circuits that stood and that others have ended. It must
+	// Lost is called for each circuit that stood and was ended by another hop. It must
 	// not block. Nil: nobody is told.
 	Lost func(Want)
 

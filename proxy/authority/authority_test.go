@@ -73,7 +73,7 @@ func TestATrackersCertificateIsTrusted(t *testing.T) {
 	}
 }
 
-// A client reads the file once, and whoever finds it later learns nothing.
+// A client reads the file once, and the file tells nothing to somebody who finds it later.
 func TestNoFileTellsWhichTrackersAreInUse(t *testing.T) {
 	a := open(t)
 	read := func() (all []byte) {

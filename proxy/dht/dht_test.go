@@ -172,7 +172,7 @@ func TestAWholeLookupAsksOnceAndGivesPeersToAll(t *testing.T) {
 	if none := n.Answer(h, nil, start.Add(fresh)); len(none) != 1 || body(t, none[0])["values"] != nil || body(t, none[0])["token"] == nil {
 		t.Errorf("no peers: %v", none)
 	}
-	// That there is nobody holds for one search only.
+	// An empty answer is kept for one search only.
 	if again := n.Handle(getPeers(h), client, router, start.Add(fresh+empty-1)); len(again.Ask) > 0 || len(again.Replies) != 1 {
 		t.Errorf("asked again within %v: %+v", empty, again)
 	}

@@ -186,7 +186,7 @@ func (u *Uplink) Trackers() (out []path.Relay) {
 	return out
 }
 
-// circuitLost is told of circuits that others have ended.
+// circuitLost is called for each circuit that another hop has ended.
 func (u *Uplink) circuitLost(w circuit.Want) {
 	if w.Use == circuit.ForTracker {
 		u.trackers.lost(w.Last.ID)
