@@ -215,3 +215,19 @@ func testFunctions(t *testing.T) map[string]bool {
 	}
 	return all
 }
+
+// TestEveryDecisionHasADate, behind a heading that others can link to.
+func TestEveryDecisionHasADate(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "docs/decisions.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dated := regexp.MustCompile(`(?m)^### .+\n\n\*\d{4}-\d\d-\d\d\.\* \S`)
+	headings := regexp.MustCompile(`(?m)^### .+`)
+	if got, want := len(dated.FindAll(text, -1)), len(headings.FindAll(text, -1)); got != want || want == 0 {
+		t.Errorf("%d of %d decisions have a date", got, want)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^\*\*.{0,60}`).FindAll(text, -1) {
+		t.Errorf("a decision without a heading: %s", line)
+	}
+}

@@ -42,23 +42,27 @@ func TestMakeBuildStampsTheCommit(t *testing.T) {
 	if got, _ := build(t, second); !strings.Contains(got, hash[:commitLength]+"+changes of") {
 		t.Errorf("with a changed file: %q", got)
 	}
-	write(t, filepath.Join(archive, ".commit"), "$Format:%H %ct$\n") // from no archive of git's
+	write(t, filepath.Join(archive, ".commit"), unfilled) // from no archive of git's
 	if got, _ := build(t, archive); got != "shoal "+Number+", commit unknown\n" {
 		t.Errorf("with neither git nor an archive: %q", got)
 	}
 }
 
+// unfilled is .commit as it is in the repository.
+const unfilled = "$Format:%H %ct$\n"
+
 // checkout makes a repository with this one's Makefile and version, and two
 // small programs.
 func checkout(t *testing.T, dir string) {
 	const root = "../../.."
-	for _, file := range []string{"Makefile", ".commit", ".gitattributes", "cmd/internal/version/version.go"} {
+	for _, file := range []string{"Makefile", ".gitattributes", "cmd/internal/version/version.go"} {
 		b, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(dir, file), string(b))
 	}
+	write(t, filepath.Join(dir, ".commit"), unfilled) // this one is filled in if git archived it
 	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil {
 		t.Fatal(err)
